@@ -6,3 +6,5 @@
 
 pub mod kubelet;
 pub mod namespace;
+pub mod node;
+pub mod oracle;

@@ -292,7 +292,10 @@ impl Findings {
     fn descriptors(&mut self, pid: u32, baseline: usize) -> io::Result<()> {
         let open = crate::node::descriptors(pid)?;
         if open.len() > baseline {
-            self.add(8, format!("{} descriptors, {baseline} when idle: {open:?}", open.len()));
+            self.add(
+                8,
+                format!("{} descriptors, {baseline} when idle: {open:?}", open.len()),
+            );
         }
         Ok(())
     }
@@ -303,7 +306,10 @@ impl Findings {
                 (Phase::Running | Phase::Gone, _) => {}
                 (Phase::Pending, Some((_, text))) if text.len() > 10 => {}
                 (Phase::Pending, error) => {
-                    self.add(9, format!("a pod is pending without a readable error: {error:?}"));
+                    self.add(
+                        9,
+                        format!("a pod is pending without a readable error: {error:?}"),
+                    );
                 }
             }
         }
@@ -316,9 +322,14 @@ impl Findings {
         let store = outside(&scene.root, &scene.store);
         let (used, inodes) = allocated(&store)?;
         // Directories, tables, manifests and records: a few blocks per inode.
-        let most = kept.saturating_add(inodes.saturating_mul(8 << 10)).saturating_add(1 << 20);
+        let most = kept
+            .saturating_add(inodes.saturating_mul(8 << 10))
+            .saturating_add(1 << 20);
         if used > most {
-            self.add(10, format!("the store uses {used} bytes for {kept} bytes of content"));
+            self.add(
+                10,
+                format!("the store uses {used} bytes for {kept} bytes of content"),
+            );
         }
         Ok(())
     }
