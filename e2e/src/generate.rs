@@ -160,6 +160,7 @@ impl File {
     }
 
     /// The same file with other bytes of the same size; a safetensors header is kept.
+    #[must_use]
     pub fn changed(&self, seed: u64) -> File {
         let head = match &self.content {
             Content::Generated { head, .. } => head.clone(),
@@ -268,11 +269,13 @@ impl Tree {
     }
 
     /// This tree with `file` added, or put in the place of what has its path.
+    #[must_use]
     pub fn with_file(&self, file: File) -> Tree {
         Tree::new(self.files.iter().cloned().chain([file]))
     }
 
     /// The same content with `prefix` before every path.
+    #[must_use]
     pub fn renamed(&self, prefix: &str) -> Tree {
         Tree::new(self.files.iter().map(|file| File {
             path: format!("{prefix}{}", file.path),
@@ -309,8 +312,12 @@ impl File {
     fn open(root: &Path, path: PathBuf) -> io::Result<File> {
         let file = std::fs::File::open(&path)?;
         let relative = path.strip_prefix(root).unwrap_or(&path).to_str();
-        let not_text =
-            || io::Error::new(io::ErrorKind::InvalidData, format!("{path:?} is not UTF-8"));
+        let not_text = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is not UTF-8", path.display()),
+            )
+        };
         Ok(File {
             path: relative.ok_or_else(not_text)?.to_owned(),
             size: file.metadata()?.len(),

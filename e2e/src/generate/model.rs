@@ -126,7 +126,7 @@ fn tensors(shard: usize, data: u64) -> Map<String, Value> {
     }
     if at < data {
         let rest = data - at;
-        let (dtype, len) = if rest % 2 == 0 {
+        let (dtype, len) = if rest.is_multiple_of(2) {
             ("BF16", rest / 2)
         } else {
             ("U8", rest)

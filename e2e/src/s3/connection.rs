@@ -93,7 +93,7 @@ impl Connection {
             Body::Empty | Body::Bytes(_) => None,
         };
         self.shared.wire.answered(entry, answer.status, range);
-        let keep_alive = request.keep_alive && plan.undeclared == 0 && plan.claim_length.is_none();
+        let keep_alive = request.keep_alive && plan.keeps_framing();
         let went_on = self.send(&answer, &plan, keep_alive, entry).await?;
         self.stream.flush().await?;
         Ok(went_on && keep_alive)
@@ -139,7 +139,7 @@ impl Connection {
             }
         };
         let surplus = plan.extra + plan.undeclared;
-        if went_on && surplus > 0 && !matches!(answer.body, Body::Empty) {
+        if went_on && surplus > 0 && sending.counts {
             let surplus = usize::try_from(surplus).unwrap_or(FRAME);
             sending
                 .pending

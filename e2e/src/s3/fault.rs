@@ -305,6 +305,10 @@ impl Lifted {
 
 /// All effects on one request together; of two of a kind the later counts.
 #[derive(Clone, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one effect, and any of them may go together"
+)]
 pub(super) struct Plan {
     pub(super) refuse: Option<(u16, String)>,
     pub(super) huge_error: Option<usize>,
@@ -334,6 +338,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Whether the answer is as long as it says, so that another may follow it.
+    pub(super) fn keeps_framing(&self) -> bool {
+        self.claim_length.is_none() && self.claim_size.is_none() && self.undeclared == 0
+    }
+
     fn add(&mut self, effect: &Effect, lifted: &watch::Sender<bool>) {
         let lifted = || Lifted(lifted.subscribe());
         match effect.clone() {

@@ -48,6 +48,6 @@ mod tests {
         let out = stored(b"abc");
         assert_eq!(&out[10..18], [1, 3, 0, 0xfc, 0xff, b'a', b'b', b'c']);
         assert_eq!(out[22..], [3, 0, 0, 0]);
-        assert_eq!(stored(&[7; 70_000]).len(), 10 + 2 * 5 + 70_000 + 8);
+        assert_eq!(stored(&vec![7; 70_000]).len(), 10 + 2 * 5 + 70_000 + 8);
     }
 }

@@ -148,7 +148,7 @@ fn canonical_request(request: &Request, signed_headers: &str) -> Result<String, 
         let values: Vec<_> = values
             .map(|v| v.split_whitespace().collect::<Vec<_>>().join(" "))
             .collect();
-        headers.push_str(&format!("{name}:{}\n", values.join(",")));
+        headers.extend([name, ":", &values.join(","), "\n"]);
     }
     Ok(format!(
         "{}\n{}\n{}\n{headers}\n{signed_headers}\n{}",

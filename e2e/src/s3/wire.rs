@@ -199,12 +199,11 @@ impl Wire {
             .spans
             .entry((log.bucket.clone(), log.key.clone()))
             .or_default();
-        match entry.span {
-            Some(span) => spans[span].end += len,
-            None => {
-                entry.span = Some(spans.len());
-                spans.push(offset..offset + len);
-            }
+        if let Some(span) = entry.span {
+            spans[span].end += len;
+        } else {
+            entry.span = Some(spans.len());
+            spans.push(offset..offset + len);
         }
     }
 
