@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod accept;
 mod access;
 mod answer;
 mod certificate;
@@ -38,6 +39,7 @@ pub use wire::{RequestLog, Wire};
 
 use crate::generate::{File, Tree};
 use crate::pace::Pace;
+use accept::{Command, Order};
 use access::Access;
 use bytes::Bytes;
 use fault::Faults;
@@ -48,7 +50,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 /// What all connections see.
 struct Shared {
@@ -183,7 +184,7 @@ impl Builder {
         });
         let (commands, inbox) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(Arc::clone(&shared), listener, acceptor, inbox));
+        tasks.spawn(accept::run(Arc::clone(&shared), listener, acceptor, inbox));
         Ok(S3Server {
             shared,
             address,
@@ -193,16 +194,6 @@ impl Builder {
         })
     }
 }
-
-#[derive(Debug)]
-enum Command {
-    /// Drop the connections; drop the listener too, or listen again.
-    Disconnect,
-    Down,
-    Up,
-}
-
-type Order = (Command, oneshot::Sender<io::Result<()>>);
 
 /// A running server; dropping it ends it.
 pub struct S3Server {
@@ -392,51 +383,5 @@ impl S3Server {
 impl std::fmt::Debug for S3Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "S3Server({})", self.endpoint())
-    }
-}
-
-/// Accepts connections and owns them, until the server is dropped.
-async fn accept(
-    shared: Arc<Shared>,
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    mut inbox: mpsc::UnboundedReceiver<Order>,
-) {
-    let address = listener.local_addr();
-    let mut listener = Some(listener);
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            tcp = next(listener.as_ref()) => if let Ok(tcp) = tcp {
-                connections.spawn(connection::serve(Arc::clone(&shared), tcp, tls.clone()));
-            },
-            Some(_) = connections.join_next() => {}
-            order = inbox.recv() => {
-                let Some((command, done)) = order else { return };
-                let result = match command {
-                    Command::Disconnect => Ok(()),
-                    Command::Down => {
-                        listener = None;
-                        Ok(())
-                    }
-                    Command::Up => match &address {
-                        Ok(address) => TcpListener::bind(address).await.map(|l| listener = Some(l)),
-                        Err(error) => Err(io::Error::from(error.kind())),
-                    },
-                };
-                if !matches!(command, Command::Up) {
-                    connections.shutdown().await;
-                }
-                // Whoever gave the order may have stopped waiting for it.
-                drop(done.send(result));
-            }
-        }
-    }
-}
-
-async fn next(listener: Option<&TcpListener>) -> io::Result<tokio::net::TcpStream> {
-    match listener {
-        Some(listener) => listener.accept().await.map(|(tcp, _)| tcp),
-        None => std::future::pending().await,
     }
 }

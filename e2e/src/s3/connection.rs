@@ -69,7 +69,7 @@ struct Connection {
     shared: Arc<Shared>,
     stream: Box<dyn Stream>,
     input: BytesMut,
-    /// Frames of content that is not in memory.
+    /// Frames of content that is not in memory; grows to one frame and a head.
     scratch: Vec<u8>,
     pace: Option<Arc<Pace>>,
 }
@@ -215,20 +215,19 @@ impl Connection {
                 .write(&bytes, count.map(|offset| (&mut sending.entry, offset, 0)))
                 .await;
         }
+        let (skip, total) = (head.len(), head.len() + len);
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        scratch.extend_from_slice(&head);
-        scratch.resize(head.len() + len, 0);
-        file.read_at(range.start, &mut scratch[head.len()..])?;
+        if scratch.len() < total {
+            scratch.resize(total, 0);
+        }
+        scratch[..skip].copy_from_slice(&head);
+        file.read_at(range.start, &mut scratch[skip..total])?;
         for at in flips {
             let at = usize::try_from(at - range.start).unwrap_or_default();
-            scratch[head.len() + at] ^= 1;
+            scratch[skip + at] ^= 1;
         }
-        self.write(
-            &scratch,
-            count.map(|offset| (&mut sending.entry, offset, head.len())),
-        )
-        .await?;
+        let object = count.map(|offset| (&mut sending.entry, offset, skip));
+        self.write(&scratch[..total], object).await?;
         self.scratch = scratch;
         Ok(())
     }

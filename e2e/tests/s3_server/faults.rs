@@ -169,6 +169,17 @@ async fn a_stalled_body_goes_on_when_lifted_and_ends_when_the_client_leaves() {
     let mut rest = Vec::new();
     tcp.read_to_end(&mut rest).await.unwrap();
     assert_eq!(rest, bytes[500..]);
+    drop(tcp);
+    let stall = server.fault(Fault::new(Effect::StallAfter(0)));
+    let mut tcp = TcpStream::connect(server.address()).await.unwrap();
+    tcp.write_all(b"GET /b/k HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await
+        .unwrap();
+    stall.wait_hits(1).await;
+    drop(tcp);
+    while server.wire().open_connections() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
