@@ -13,6 +13,22 @@ use crate::digest::Digest;
 use crate::error::Kind;
 use crate::path::{self, RelPath};
 
+pub mod config;
+pub mod credentials;
+pub mod select;
+
+mod answer;
+mod azure;
+mod collect;
+mod connector;
+mod date;
+mod gcs;
+mod http;
+mod local;
+mod outcome;
+mod remote;
+mod s3;
+
 /// What identifies the bytes of an object at the source, beside its key and size.
 #[derive(
     Debug,
@@ -210,6 +226,14 @@ pub enum Error {
         /// What happened.
         what: String,
     },
+    /// TLS cannot vouch for the server. Asking again does not help; a new certificate does.
+    #[error("{host}: {what}")]
+    Untrusted {
+        /// Host and port.
+        host: String,
+        /// What is wrong with its certificate.
+        what: String,
+    },
     /// A limit of the listing was passed.
     #[error("{0}")]
     Limit(String),
@@ -224,7 +248,7 @@ impl Error {
         match self {
             Self::Reference(_) | Self::Key(_) => Kind::Invalid,
             Self::NotFound(_) => Kind::NotFound,
-            Self::Denied { .. } => Kind::Denied,
+            Self::Denied { .. } | Self::Untrusted { .. } => Kind::Denied,
             Self::Unauthenticated { .. } => Kind::Unauthenticated,
             Self::Gate(refusal) => refusal.kind(),
             Self::Changed { .. }
@@ -249,4 +273,12 @@ impl Error {
             Self::Protocol { .. } | Self::Throttled { .. } | Self::Unavailable { .. }
         )
     }
+}
+
+/// The listing's wall time is used up.
+fn took_too_long(place: &str, limits: &Limits) -> Error {
+    Error::Limit(format!(
+        "listing {place} takes longer than {:?}",
+        limits.listing_time
+    ))
 }

@@ -1,0 +1,515 @@
+//! How sources are written down: [`SourceConfig`] (TOML, JSON, the command line's URLs) and the one place that
+//! turns it into a [`Source`]. Credentials appear here only as names of files; the exception, [`Keys`] from the
+//! command line's environment, is never serialized and shows nothing in `Debug`. This module reads neither the
+//! process environment nor shared credential files of other tools.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::credentials::Keys;
+use super::{Error, Limits, Source, azure, gcs, http, local, s3};
+use crate::gate::Gate;
+use crate::gate::address::{AddressRules, Cidr};
+use crate::path::{Escaped, RelPath};
+
+/// One place to read from, as an admin writes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceConfig {
+    /// Name by which references, messages and metrics call it.
+    pub name: String,
+    /// `s3://bucket/base`, `gs://bucket/base`, `az://account/container/base`, `https://host/base` or
+    /// `file:///directory`. No credentials, query or fragment.
+    pub url: String,
+    /// Files below an `https` URL, which cannot be listed; default: the path of the reference is the one file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// URL of the store's API where it is not the cloud's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// S3 region; default `us-east-1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Where the bucket is named; default: in the path if `endpoint` is set or the bucket's name has a dot,
+    /// otherwise in the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addressing: Option<Addressing>,
+    /// How requests are signed; default `anonymous`.
+    pub auth: Auth,
+    /// File with the access key id (S3, GCS HMAC); Azure takes the account from the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_key_file: Option<PathBuf>,
+    /// File with the secret key (S3, GCS HMAC) or the account key (Azure).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_key_file: Option<PathBuf>,
+    /// File with the session token (S3), an OAuth access token (GCS) or a SAS token (Azure).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_token_file: Option<PathBuf>,
+    /// File with all of it: the AWS credentials format, section `default` (S3), or a service account key (GCS).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials_file: Option<PathBuf>,
+    /// Keys that the command line found in its environment; needed by `auth = "env"`.
+    #[serde(skip)]
+    pub inline: Option<Keys>,
+    /// PEM file of the authorities to trust in place of the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<PathBuf>,
+    /// Allows plain `http`; default false.
+    pub allow_http: bool,
+    /// Allows loopback addresses; default false.
+    pub allow_loopback: bool,
+    /// Loopback and cluster ranges that are allowed; default none.
+    pub allowed_cidrs: Vec<Cidr>,
+    /// The cluster's service and pod ranges, refused unless in `allowed_cidrs`; default none.
+    pub cluster_cidrs: Vec<Cidr>,
+    /// Other hosts that an anonymous request may be redirected to; default none.
+    pub redirect_hosts: Vec<String>,
+    /// Fixed addresses for host names, checked like resolved ones; default none.
+    pub hosts: BTreeMap<String, IpAddr>,
+    /// Longest time to connect, TLS included, in seconds; default 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout_seconds: Option<u64>,
+    /// Longest silence of a server in seconds; default 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_timeout_seconds: Option<u64>,
+    /// Limits of a listing.
+    pub limits: LimitsConfig,
+}
+
+/// Where the bucket is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Addressing {
+    /// `https://endpoint/bucket/key`.
+    Path,
+    /// `https://bucket.endpoint/key`.
+    Virtual,
+}
+
+/// How requests are signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Not at all.
+    #[default]
+    Anonymous,
+    /// With keys from the named files, which are read again when they change.
+    #[serde(alias = "static")]
+    Files,
+    /// With [`SourceConfig::inline`], which the command line fills from its environment.
+    Env,
+}
+
+/// Limits of a listing; what is not set has the default of [`Limits`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Most objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<u64>,
+    /// Most bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Most pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages: Option<u64>,
+    /// Longest time in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listing_seconds: Option<u64>,
+}
+
+impl LimitsConfig {
+    /// The limits with defaults filled in.
+    pub fn limits(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            objects: self.objects.unwrap_or(default.objects),
+            bytes: self.bytes.unwrap_or(default.bytes),
+            pages: self.pages.unwrap_or(default.pages),
+            listing_time: self
+                .listing_seconds
+                .map_or(default.listing_time, Duration::from_secs),
+        }
+    }
+}
+
+impl SourceConfig {
+    /// Sets the endpoint as someone at the keyboard gave it: its scheme and a loopback address are allowed.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: &str) -> Self {
+        self.endpoint = Some(endpoint.to_owned());
+        self.allow_http = true;
+        self.allow_loopback = true;
+        self
+    }
+
+    /// Fills credentials, region and endpoint from the variables that the clouds' own tools read, where the
+    /// configuration leaves them open. For the command line only: `get` looks a variable up.
+    pub fn fill_from_env(&mut self, get: impl Fn(&str) -> Option<String>) {
+        let get = |name: &str| get(name).filter(|value| !value.is_empty());
+        match self.url.split_once("://").map(|(scheme, _)| scheme) {
+            Some("s3") => {
+                if self.region.is_none() {
+                    self.region = get("AWS_REGION").or_else(|| get("AWS_DEFAULT_REGION"));
+                }
+                let endpoint = get("AWS_ENDPOINT_URL_S3").or_else(|| get("AWS_ENDPOINT_URL"));
+                if let (None, Some(endpoint)) = (&self.endpoint, endpoint) {
+                    *self = std::mem::take(self).with_endpoint(&endpoint);
+                }
+                if let (Some(id), Some(secret)) =
+                    (get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY"))
+                {
+                    self.use_keys(Keys {
+                        id,
+                        secret,
+                        token: get("AWS_SESSION_TOKEN"),
+                    });
+                }
+            }
+            Some("gs") => {
+                if let Some(endpoint) =
+                    get("STORAGE_EMULATOR_HOST").filter(|_| self.endpoint.is_none())
+                {
+                    let full = if endpoint.contains("://") {
+                        endpoint
+                    } else {
+                        format!("http://{endpoint}")
+                    };
+                    *self = std::mem::take(self).with_endpoint(&full);
+                }
+                if let Some(token) = get("GOOGLE_OAUTH_ACCESS_TOKEN") {
+                    self.use_keys(Keys::bearer(token));
+                } else if let Some(file) = get("GOOGLE_APPLICATION_CREDENTIALS")
+                    && self.auth == Auth::Anonymous
+                {
+                    self.auth = Auth::Files;
+                    self.credentials_file = Some(PathBuf::from(file));
+                }
+            }
+            Some("az") => {
+                let secret = get("AZURE_STORAGE_KEY").or_else(|| get("AZURE_STORAGE_ACCOUNT_KEY"));
+                let token = get("AZURE_STORAGE_SAS_TOKEN");
+                if secret.is_some() || token.is_some() {
+                    self.use_keys(Keys {
+                        id: String::new(),
+                        secret: secret.unwrap_or_default(),
+                        token,
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn use_keys(&mut self, keys: Keys) {
+        if self.auth != Auth::Files {
+            self.auth = Auth::Env;
+            self.inline = Some(keys);
+        }
+    }
+
+    /// What the source may connect to.
+    pub fn address_rules(&self) -> AddressRules {
+        AddressRules {
+            allow_loopback: self.allow_loopback,
+            allowed: self.allowed_cidrs.clone(),
+            cluster: self.cluster_cidrs.clone(),
+        }
+    }
+
+    pub(super) fn label(&self) -> String {
+        if self.name.is_empty() {
+            let authority = self.url.splitn(4, '/').take(3).collect::<Vec<_>>();
+            authority.join("/")
+        } else {
+            self.name.clone()
+        }
+    }
+
+    /// An `http(s)` URL of this configuration, checked: no credentials, query or fragment, and no plain `http`
+    /// unless it is allowed.
+    pub(super) fn checked_endpoint(&self, text: &str) -> Result<Url, Error> {
+        let url = checked_url(text)?;
+        match url.scheme() {
+            "https" => Ok(url),
+            "http" if self.allow_http => Ok(url),
+            "http" => Err(bad(
+                text,
+                "is plain http, which this source does not allow (allow_http)",
+            )),
+            _ => Err(bad(text, "is not an https URL")),
+        }
+    }
+}
+
+/// Makes the source that a configuration describes. Reads certificate files; opens no connection.
+pub fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dyn Source>, Error> {
+    match scheme(&config.url)? {
+        Scheme::S3 => s3::build(config, gate),
+        Scheme::Gcs => gcs::build(config, gate),
+        Scheme::Azure => azure::build(config, gate),
+        Scheme::Http => http::build(config, gate),
+        Scheme::File => local::build(config),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    S3,
+    Gcs,
+    Azure,
+    Http,
+    File,
+}
+
+fn scheme(url: &str) -> Result<Scheme, Error> {
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        Some("s3") => Ok(Scheme::S3),
+        Some("gs") => Ok(Scheme::Gcs),
+        Some("az") => Ok(Scheme::Azure),
+        Some("http" | "https") => Ok(Scheme::Http),
+        Some("file") => Ok(Scheme::File),
+        _ => Err(bad(
+            &without_secrets(url),
+            "is not the URL of a source: use s3://bucket/path, gs://bucket/path, az://account/container/path, \
+             https://host/file or file:///directory",
+        )),
+    }
+}
+
+/// Takes a URL of the command line apart: the source (without name and credentials) and the path below it.
+/// An absolute path of the file system is taken as `file://`. Hosts of `http(s)` URLs are given explicitly, so
+/// their scheme and loopback addresses are allowed.
+pub fn parse_url(text: &str) -> Result<(SourceConfig, String), Error> {
+    let mut config = SourceConfig::default();
+    if text.starts_with('/') {
+        config.url = format!("file://{text}");
+        return Ok((config, String::new()));
+    }
+    let kind = scheme(text)?;
+    if kind == Scheme::File {
+        text.clone_into(&mut config.url);
+        return Ok((config, String::new()));
+    }
+    refuse_extras(text)?;
+    let keep = match kind {
+        Scheme::S3 | Scheme::Gcs | Scheme::Http => 3,
+        Scheme::Azure => 4,
+        Scheme::File => 0,
+    };
+    let pieces: Vec<&str> = text.splitn(keep + 1, '/').collect();
+    let (head, path) = match pieces.split_at_checked(keep) {
+        Some((head, rest)) => (head, rest.first().copied().unwrap_or_default()),
+        None => (&*pieces, ""),
+    };
+    let complete = head.len() == keep
+        && head
+            .get(2..)
+            .is_some_and(|named| named.iter().all(|part| !part.is_empty()));
+    if !complete {
+        return Err(bad(text, "names no bucket, container or host"));
+    }
+    config.url = head.join("/");
+    let path = if kind == Scheme::Http {
+        config.allow_http = true;
+        config.allow_loopback = true;
+        decoded(text, path)?
+    } else {
+        path.trim_end_matches('/').to_owned()
+    };
+    if !path.is_empty() {
+        RelPath::parse(&path)?;
+    }
+    Ok((config, path))
+}
+
+fn decoded(text: &str, path: &str) -> Result<String, Error> {
+    percent_encoding::percent_decode_str(path)
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| bad(text, "is not UTF-8"))
+}
+
+fn checked_url(text: &str) -> Result<Url, Error> {
+    refuse_extras(text)?;
+    let url = Url::parse(text).map_err(|_| bad(text, "is not a URL"))?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(bad(text, "names no host"));
+    }
+    Ok(url)
+}
+
+fn refuse_extras(text: &str) -> Result<(), Error> {
+    let authority = text.split('/').nth(2).unwrap_or_default();
+    let why = if authority.contains('@') {
+        "carries credentials, which belong into files"
+    } else if text.starts_with("http") && text.contains('?') {
+        "has a query, which may carry a signature: use a plain URL"
+    } else if text.starts_with("http") && text.contains('#') {
+        "has a fragment"
+    } else if text.chars().any(char::is_control) {
+        "has a control character"
+    } else {
+        return Ok(());
+    };
+    Err(bad(&without_secrets(text), why))
+}
+
+/// The part of a URL that may be shown: no user information, query or fragment.
+fn without_secrets(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    match text.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = match rest.find('/') {
+                Some(at) => rest.split_at(at),
+                None => (rest, ""),
+            };
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{path}")
+        }
+        None => text.to_owned(),
+    }
+}
+
+pub(super) fn bad(text: &str, why: &str) -> Error {
+    Error::Reference(format!("{} {why}", Escaped(text)))
+}
+
+/// Bucket and base prefix of `s3://bucket/base` and its like, checked; the base has no slash at its end.
+pub(super) fn bucket_and_base(url: &str) -> Result<(String, String), Error> {
+    refuse_extras(url)?;
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let (bucket, base) = rest.split_once('/').unwrap_or((rest, ""));
+    check_name(url, bucket)?;
+    let base = base.trim_end_matches('/');
+    if !base.is_empty() {
+        RelPath::parse(base)?;
+    }
+    Ok((bucket.to_owned(), base.to_owned()))
+}
+
+/// Names of buckets, containers and accounts go into hosts and paths as they are.
+pub(super) fn check_name(url: &str, name: &str) -> Result<(), Error> {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'$');
+    let sound = !name.is_empty()
+        && name.len() <= 255
+        && name.bytes().all(plain)
+        && name.bytes().any(|byte| byte != b'.');
+    if sound {
+        Ok(())
+    } else {
+        Err(bad(
+            url,
+            "does not name a valid bucket, container or account",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        for (text, url, path) in [
+            ("s3://b", "s3://b", ""),
+            ("s3://b/", "s3://b", ""),
+            ("s3://b/models/llama 3/", "s3://b", "models/llama 3"),
+            ("s3://b/a?b#c%41", "s3://b", "a?b#c%41"),
+            ("gs://b/x", "gs://b", "x"),
+            ("az://acc/cont/x/y", "az://acc/cont", "x/y"),
+            ("https://h:8443/a%20b/c", "https://h:8443", "a b/c"),
+            ("file:///srv/models", "file:///srv/models", ""),
+            ("/srv/models", "file:///srv/models", ""),
+        ] {
+            let (config, below) = parse_url(text).unwrap();
+            assert_eq!((config.url.as_str(), below.as_str()), (url, path), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_refused_with_a_sentence() {
+        for (text, words) in [
+            ("models", "is not the URL of a source"),
+            ("ftp://host/x", "is not the URL of a source"),
+            ("s3://", "names no bucket"),
+            ("s3:///key", "names no bucket"),
+            ("az://account", "names no bucket, container or host"),
+            ("s3://b/../x", "has a component"),
+            ("s3://b//x", "is absolute"),
+            ("https://user:canary@host/x", "carries credentials"),
+            ("https://host/x?sig=canary", "has a query"),
+            ("ftp://user:canary@host/x?sig=canary", "is not the URL"),
+        ] {
+            let error = parse_url(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+            assert!(!error.contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_by_name_and_the_rest_has_defaults() {
+        let config: SourceConfig = serde_json::from_str(
+            r#"{"name":"m","url":"s3://b","auth":"static","allowed_cidrs":["127.0.0.0/8"],"limits":{"objects":5}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.auth, Auth::Files);
+        assert_eq!(config.limits.limits().objects, 5);
+        assert_eq!(config.limits.limits().pages, Limits::default().pages);
+        let error =
+            serde_json::from_str::<SourceConfig>(r#"{"url":"s3://b","secret":"x"}"#).unwrap_err();
+        assert!(
+            error.to_string().contains("unknown field `secret`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_environment_fills_what_is_open_and_is_never_shown() {
+        let (mut config, _) = parse_url("s3://b").unwrap();
+        config.fill_from_env(|name| match name {
+            "AWS_ACCESS_KEY_ID" => Some("id".to_owned()),
+            "AWS_SECRET_ACCESS_KEY" => Some("canary-secret".to_owned()),
+            "AWS_SESSION_TOKEN" => Some("canary-token".to_owned()),
+            "AWS_ENDPOINT_URL" => Some("http://127.0.0.1:1".to_owned()),
+            _ => None,
+        });
+        assert_eq!(config.auth, Auth::Env);
+        assert!(config.allow_loopback && config.allow_http);
+        let shown = format!("{config:?} {}", serde_json::to_string(&config).unwrap());
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+
+    #[test]
+    fn plain_http_needs_leave() {
+        let mut config = SourceConfig::default();
+        assert!(config.checked_endpoint("http://host").is_err());
+        config.allow_http = true;
+        assert!(config.checked_endpoint("http://host").is_ok());
+        assert!(config.checked_endpoint("gopher://host").is_err());
+    }
+
+    #[test]
+    fn other_notations_of_an_address_become_plain() {
+        let config = SourceConfig {
+            allow_http: true,
+            ..SourceConfig::default()
+        };
+        for text in [
+            "http://0x7f.1",
+            "http://2130706433",
+            "http://017700000001",
+            "http://127.1",
+        ] {
+            let url = config.checked_endpoint(text).unwrap();
+            assert_eq!(url.host_str(), Some("127.0.0.1"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The transport under every remote source: HTTP/1.1 over TCP or rustls, made for long ranged reads. It replaces
+//! `object_store`'s default, which follows redirects, honours proxies of the environment, retries in silence
+//! and limits whole requests to 30 s.
+//!
+//! Invariants: every new connection is checked, after name resolution, by the address rules and the [`Gate`],
+//! and the checked address is the connected one; no redirect is followed here; nothing that may have reached
+//! the server is sent twice; every wait for the server is bounded; a connection serves one response at a time
+//! and goes back to the pool only when its body has ended. A connection is driven by whoever reads its body,
+//! so frames cross no task and dropping a body closes its connection.
+//!
+//! It deliberately has no proxy support, no HTTP/2 (one TCP connection per stream is what scales here), no
+//! compression and no cookies.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+use url::Url;
+
+use super::Error;
+use super::config::SourceConfig;
+use crate::gate::Gate;
+use crate::gate::address::AddressRules;
+use crate::path::Escaped;
+
+mod body;
+mod failure;
+mod link;
+mod pool;
+mod tls;
+
+pub(super) use body::ReplyBody;
+use link::{Link, Sent};
+use pool::Pool;
+
+/// Bytes that one read may bring; also the most that a response's head may have on the wire.
+const READ_BUFFER: usize = 256 << 10;
+/// Most bytes of a response's header fields.
+const HEAD_MAX: usize = 64 << 10;
+/// Longest wait for a TCP connection and for TLS, unless set otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest silence of a server, unless set otherwise.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Sends requests for one source. Clones share connections.
+#[derive(Clone)]
+pub(super) struct Transport(Arc<Inner>);
+
+struct Inner {
+    source: String,
+    gate: Arc<dyn Gate>,
+    rules: AddressRules,
+    hosts: BTreeMap<String, IpAddr>,
+    ca_bundle: Option<PathBuf>,
+    tls: OnceCell<tokio_rustls::TlsConnector>,
+    connect_timeout: Duration,
+    read_timeout: Duration,
+    pool: Arc<Pool>,
+}
+
+/// A response whose head has come.
+pub(super) struct Reply {
+    /// Status.
+    pub(super) status: StatusCode,
+    /// Header fields.
+    pub(super) headers: HeaderMap,
+    /// What follows.
+    pub(super) body: ReplyBody,
+}
+
+/// Where a connection leads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Target {
+    tls: bool,
+    host: String,
+    port: u16,
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("source", &self.0.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl Transport {
+    /// A transport with no connection yet.
+    pub(super) fn new(config: &SourceConfig, gate: Arc<dyn Gate>) -> Self {
+        let seconds = |set: Option<u64>, default| set.map_or(default, Duration::from_secs);
+        Self(Arc::new(Inner {
+            source: config.label(),
+            gate,
+            rules: config.address_rules(),
+            hosts: config.hosts.clone(),
+            ca_bundle: config.ca_bundle.clone(),
+            tls: OnceCell::new(),
+            connect_timeout: seconds(config.connect_timeout_seconds, CONNECT_TIMEOUT),
+            read_timeout: seconds(config.read_timeout_seconds, READ_TIMEOUT),
+            pool: Arc::new(Pool::default()),
+        }))
+    }
+
+    /// The gate that connections and redirects are asked of.
+    pub(super) fn gate(&self) -> &dyn Gate {
+        &*self.0.gate
+    }
+
+    /// Sends a request with an absolute URL and waits for the response's head.
+    pub(super) async fn send(&self, request: HttpRequest) -> Result<Reply, Error> {
+        let target = Target::of(request.uri())?;
+        let mut request = origin_form(request, &target)?;
+        let wait = self.0.read_timeout;
+        loop {
+            let idle = self.0.pool.take(&target).await;
+            let reused = idle.is_some();
+            let mut link = match idle {
+                Some(link) => link,
+                None => self.0.dial(&target).await?,
+            };
+            let sent = timeout(wait, link.send(request))
+                .await
+                .map_err(|_| failure::silent(&target, wait))?;
+            match sent {
+                Sent::Answered(response) => {
+                    let (parts, incoming) = response.into_parts();
+                    let head: usize = (parts.headers.iter())
+                        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+                        .sum();
+                    if head > HEAD_MAX {
+                        return Err(Error::Protocol {
+                            key: target.to_string(),
+                            what: format!("header fields of {head} bytes"),
+                        });
+                    }
+                    let pool = Arc::clone(&self.0.pool);
+                    return Ok(Reply {
+                        status: parts.status,
+                        headers: parts.headers,
+                        body: ReplyBody::new(incoming, link, pool, wait),
+                    });
+                }
+                // An idle connection that died before the request was written: nothing has been sent.
+                Sent::Unsent(unsent) if reused => request = *unsent,
+                Sent::Unsent(_) => {
+                    return Err(failure::unavailable(
+                        &target,
+                        "the connection closed at once",
+                    ));
+                }
+                Sent::Failed(error) => return Err(failure::of_hyper(&target, &error)),
+            }
+        }
+    }
+}
+
+impl Inner {
+    async fn dial(&self, target: &Target) -> Result<Link, Error> {
+        let stream = link::connect(self, target).await?;
+        if !target.tls {
+            return link::handshake(stream, target, READ_BUFFER).await;
+        }
+        let connector = self
+            .tls
+            .get_or_try_init(|| tls::connector(self.ca_bundle.clone()))
+            .await?;
+        let stream = timeout(
+            self.connect_timeout,
+            tls::handshake(connector, stream, target),
+        )
+        .await
+        .map_err(|_| failure::unavailable(target, "the TLS handshake timed out"))??;
+        link::handshake(stream, target, READ_BUFFER).await
+    }
+}
+
+impl Reply {
+    /// Reads the whole body, which must not be longer than `limit`.
+    pub(super) async fn collect(mut self, limit: usize) -> Result<Bytes, Error> {
+        let mut all = Vec::new();
+        while let Some(frame) = self.body.next().await {
+            let frame = frame?;
+            if all.len() + frame.len() > limit {
+                return Err(Error::Protocol {
+                    key: self.body.host(),
+                    what: format!("an answer longer than {limit} bytes"),
+                });
+            }
+            all.extend_from_slice(&frame);
+        }
+        Ok(all.into())
+    }
+
+    /// A header field as text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+impl Target {
+    /// Host and port of a URL; other notations of an address become the plain one.
+    fn of(uri: &Uri) -> Result<Self, Error> {
+        let bad = || {
+            Error::Reference(format!(
+                "{} is not a URL",
+                Escaped(uri.host().unwrap_or_default())
+            ))
+        };
+        let authority = uri.authority().ok_or_else(bad)?;
+        let scheme = uri.scheme_str().unwrap_or_default();
+        let url = Url::parse(&format!("{scheme}://{authority}/")).map_err(|_| bad())?;
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+            return Err(bad());
+        };
+        Ok(Self {
+            tls: scheme == "https",
+            host: host.to_owned(),
+            port,
+        })
+    }
+
+    /// The address, if the host is one.
+    fn literal(&self) -> Option<IpAddr> {
+        self.host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse()
+            .ok()
+    }
+}
+
+fn origin_form(mut request: HttpRequest, target: &Target) -> Result<HttpRequest, Error> {
+    let default_port = if target.tls { 443 } else { 80 };
+    let host = if target.port == default_port {
+        target.host.clone()
+    } else {
+        target.to_string()
+    };
+    let bad = |_| Error::Reference(format!("{} is not a host", Escaped(&host)));
+    let value = HeaderValue::from_str(&host).map_err(bad)?;
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, value);
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("tonnage/", env!("CARGO_PKG_VERSION"))),
+    );
+    headers.insert(
+        header::ACCEPT_ENCODING,
+        HeaderValue::from_static("identity"),
+    );
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |path| path.as_str());
+    *request.uri_mut() = Uri::builder().path_and_query(path).build().map_err(|_| {
+        Error::Reference(format!(
+            "{} is not a path",
+            Escaped(path.split('?').next().unwrap_or_default())
+        ))
+    })?;
+    Ok(request)
+}
+
+/// Lets `object_store` exchange tokens over this transport.
+impl object_store::client::HttpService for Transport {
+    fn call<'a, 'b>(
+        &'a self,
+        request: HttpRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            self.exchange(request)
+                .await
+                .map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))
+        })
+    }
+}
+
+impl Transport {
+    async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
+        let reply = self.send(request).await?;
+        let mut response = http::Response::new(());
+        *response.status_mut() = reply.status;
+        response.headers_mut().clone_from(&reply.headers);
+        let body = reply.collect(1 << 20).await?;
+        Ok(response.map(|()| HttpResponseBody::from(body)))
+    }
+}
+
+impl object_store::client::HttpConnector for Transport {
+    fn connect(
+        &self,
+        _options: &object_store::ClientOptions,
+    ) -> object_store::Result<object_store::client::HttpClient> {
+        Ok(object_store::client::HttpClient::new(self.clone()))
+    }
+}
