@@ -13,3 +13,4 @@ pub mod oracle;
 mod pace;
 pub mod s3;
 pub mod tcp_proxy;
+pub mod world;

@@ -117,6 +117,13 @@ impl Site {
         std::fs::write(&sources, format!("{text}[[source]]\n{table}\n"))
     }
 
+    /// Adds lines to the last table of `sources.toml`.
+    pub fn extend_source(&self, lines: &str) -> io::Result<()> {
+        let sources = self.path("sources.toml");
+        let text = std::fs::read_to_string(&sources)?;
+        std::fs::write(&sources, format!("{text}{lines}\n"))
+    }
+
     /// A command for the node service with the site's paths; add what is special.
     pub fn node_command(&self, binary: &Path) -> Command {
         let mut command = self.service(binary, "node", "node.sock");
