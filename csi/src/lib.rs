@@ -1,1 +1,5 @@
 //! CSI.
+
+/// Crash points.
+#[cfg(feature = "failpoints")]
+pub mod failpoints;

@@ -1,4 +1,11 @@
 //! Class D of the fault matrix: a store on a filesystem that is small, read-only, or rots.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that meets what it does not expect fails"
+)]
 
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;

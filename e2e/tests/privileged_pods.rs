@@ -1,4 +1,11 @@
 //! Pods on a node, with the real binary and real mounts: what each of them sees, and what is left of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that meets what it does not expect fails"
+)]
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -9,6 +16,12 @@ use tonnage_e2e::kubelet::{Pod, PodHandle, publish, stats, unpublish};
 use tonnage_e2e::s3::{Effect, Fault, Op};
 use tonnage_e2e::world::{BOUND, BUCKET, Expect, World};
 use tonnage_proto::csi::volume_capability::access_mode::Mode;
+
+/// A digest that nothing has.
+const NO_DIGEST: &str = "00000000000000000000000000000000000000000000000000000000000000ab";
+
+/// Attributes of a pod's volume.
+type Attributes = &'static [(&'static str, &'static str)];
 
 fn model(mib: u64) -> Tree {
     Model::generate(&ModelSpec {
@@ -51,7 +64,7 @@ async fn privileged_a_pod_sees_the_bytes_of_the_bucket_read_only_and_leaves_noth
     .unwrap();
     assert_eq!(
         (total, used, available),
-        (tree.size() as i64, tree.size() as i64, 0)
+        (tree.size().cast_signed(), tree.size().cast_signed(), 0)
     );
     pod.deleted(BOUND).await.unwrap();
     assert!(!pod.seen().exists());
@@ -219,7 +232,7 @@ async fn privileged_a_final_error_leaves_nothing_and_needs_no_unpublish() {
         return;
     };
     world.upload("llama", &model(1));
-    let cases: [(&str, &[(&str, &str)], Code, &str); 6] = [
+    let cases: [(&str, Attributes, Code, &str); 6] = [
         (
             "no-path",
             &[("source", "models"), ("path", "gone")],
@@ -249,7 +262,7 @@ async fn privileged_a_final_error_leaves_nothing_and_needs_no_unpublish() {
             &[
                 ("source", "models"),
                 ("path", "llama"),
-                ("revision", &const { hex() }),
+                ("revision", NO_DIGEST),
             ],
             Code::FailedPrecondition,
             "revision",
@@ -259,7 +272,7 @@ async fn privileged_a_final_error_leaves_nothing_and_needs_no_unpublish() {
             &[
                 ("source", "models"),
                 ("path", "llama"),
-                ("digest", &const { hex() }),
+                ("digest", NO_DIGEST),
             ],
             Code::DataLoss,
             "digest",
@@ -283,10 +296,6 @@ async fn privileged_a_final_error_leaves_nothing_and_needs_no_unpublish() {
             ..Expect::default()
         })
         .await;
-}
-
-const fn hex() -> &'static str {
-    "00000000000000000000000000000000000000000000000000000000000000ab"
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,15 @@
 //! Drivers and kubelets that die and come back while pods run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that meets what it does not expect fails"
+)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use tonnage_e2e::generate::{Model, ModelSpec, Tree};
 use tonnage_e2e::kubelet::{PodHandle, Timing};
@@ -155,7 +164,7 @@ async fn privileged_a_killed_stage_resumes_and_fetches_little_again() {
     pod.running(BOUND).await.unwrap();
     let again = world.server.wire().total_bytes() - tree.size();
     // At most what was in flight: a run per connection.
-    assert!(again <= 8 * 8 << 20, "{again} bytes were fetched again");
+    assert!(again <= 16 << 20, "{again} bytes were fetched again");
     world
         .check(&Expect {
             running: vec![(&pod, &files)],

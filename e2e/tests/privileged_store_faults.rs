@@ -1,4 +1,11 @@
 //! Class C of the fault matrix: what an object store can do to a stage, seen from the pod.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that meets what it does not expect fails"
+)]
 
 use std::time::Duration;
 

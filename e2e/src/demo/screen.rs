@@ -51,11 +51,6 @@ impl Screen {
         writeln!(io::stdout(), "    {:LABEL$} {text}", "")
     }
 
-    /// The last line.
-    pub(super) fn end(&self, text: &str) -> io::Result<()> {
-        writeln!(io::stdout(), "\n  {}\n", self.paint("32", text))
-    }
-
     /// A bar for `total` bytes; invisible where standard output is no terminal.
     pub(super) fn bar(&self, label: &str, total: u64) -> ProgressBar {
         let target = if io::stdout().is_terminal() {
