@@ -47,6 +47,8 @@ use pool::Pool;
 const READ_BUFFER: usize = 256 << 10;
 /// Most bytes of a response's header fields.
 const HEAD_MAX: usize = 64 << 10;
+/// Most bytes that are read and dropped to keep a connection.
+const DRAIN_MAX: usize = 64 << 10;
 /// Longest wait for a TCP connection and for TLS, unless set otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence of a server, unless set otherwise.
@@ -213,6 +215,12 @@ impl Reply {
             all.extend_from_slice(&frame);
         }
         Ok(all.into())
+    }
+
+    /// Reads a short body to its end, so that the connection can be used again.
+    pub(super) async fn drain(self) {
+        // A body that is long or broken costs the connection, nothing else.
+        drop(self.collect(DRAIN_MAX).await);
     }
 
     /// A header field as text.

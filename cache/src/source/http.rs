@@ -130,12 +130,14 @@ impl Web {
             .header("content-length")
             .and_then(|text| text.parse().ok());
         if let (StatusCode::OK, Some(size)) = (reply.status, size) {
-            return Ok(item(key, size, &reply));
+            let item = item(key, size, &reply);
+            reply.drain().await;
+            return Ok(item);
         }
         if matches!(reply.status, StatusCode::NOT_FOUND | StatusCode::GONE) {
             return Err(Error::NotFound(subject));
         }
-        drop(reply);
+        reply.drain().await;
         let one = HeaderValue::from_static("bytes=0-0");
         let reply = self
             .send(&Method::GET, &key, |request| {
@@ -146,7 +148,11 @@ impl Web {
             .header("content-range")
             .and_then(answer::parse_content_range);
         match (reply.status, total) {
-            (StatusCode::PARTIAL_CONTENT, Some((_, size))) => Ok(item(key, size, &reply)),
+            (StatusCode::PARTIAL_CONTENT, Some((_, size))) => {
+                let item = item(key, size, &reply);
+                reply.drain().await;
+                Ok(item)
+            }
             (status, _) if status.is_success() => Err(Error::Protocol {
                 key: subject,
                 what: "it does not tell the file's size".to_owned(),
@@ -188,7 +194,10 @@ impl Web {
                 .header("location")
                 .filter(|_| reply.status.is_redirection())
             {
-                Some(location) => url = self.redirected(&url, location)?,
+                Some(location) => {
+                    url = self.redirected(&url, location)?;
+                    reply.drain().await;
+                }
                 None => return Ok(reply),
             }
         }

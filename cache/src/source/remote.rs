@@ -171,7 +171,7 @@ impl Remote {
         if matches!(reply.status.as_u16(), 400 | 401 | 403) {
             let fresh = self.credentials.current()?;
             if fresh != keys {
-                drop(reply);
+                reply.drain().await;
                 return self.send_with(url, &prepare, fresh.as_ref()).await;
             }
         }
