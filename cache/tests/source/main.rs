@@ -1,9 +1,6 @@
 //! The conformance suite over the sources that need no object store, and what is special about them.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a set-up that fails must stop the test"
-)]
+#![expect(clippy::unwrap_used, reason = "a set-up that fails must stop the test")]
 
 mod conformance;
 mod local;

@@ -31,7 +31,13 @@ async fn refused(source: &dyn Source) -> (Kind, String) {
 #[tokio::test]
 async fn wrong_keys_are_told_apart_from_missing_rights() {
     let server = server().await;
-    let (kind, text) = refused(&*built(&signed(&server, "KEY1", "canary-wrong", Some("canary-token-1")))).await;
+    let (kind, text) = refused(&*built(&signed(
+        &server,
+        "KEY1",
+        "canary-wrong",
+        Some("canary-token-1"),
+    )))
+    .await;
     assert_eq!(kind, Kind::Unauthenticated, "{text}");
     assert!(text.contains("SignatureDoesNotMatch"), "{text}");
     let (kind, text) = refused(&*built(&signed(&server, "NOBODY", SECRET, None))).await;
@@ -39,7 +45,13 @@ async fn wrong_keys_are_told_apart_from_missing_rights() {
     let (kind, text) = refused(&*built(&config(&server))).await;
     assert_eq!(kind, Kind::Denied, "{text}");
     server.deny(BUCKET, "dir/");
-    let (kind, text) = refused(&*built(&signed(&server, "KEY1", SECRET, Some("canary-token-1")))).await;
+    let (kind, text) = refused(&*built(&signed(
+        &server,
+        "KEY1",
+        SECRET,
+        Some("canary-token-1"),
+    )))
+    .await;
     assert_eq!(kind, Kind::Denied, "{text}");
     let (kind, text) = refused(&*built(&signed(&server, "KEY1", "", None))).await;
     assert_eq!(kind, Kind::Unauthenticated, "{text}");
@@ -75,7 +87,10 @@ async fn keys_that_expire_in_mid_stage_are_read_again_and_the_stage_goes_on() {
     server.add_credentials(Credentials::new("KEY2", "canary-2").with_token("canary-token-2"));
     write(directory.path(), "KEY2", "canary-2", "canary-token-2");
     assert_eq!(read(&*source, &entry, 5..10).await.unwrap(), b"56789");
-    assert_eq!(server.wire().log().pop().unwrap().access_key.as_deref(), Some("KEY2"));
+    assert_eq!(
+        server.wire().log().pop().unwrap().access_key.as_deref(),
+        Some("KEY2")
+    );
 }
 
 #[tokio::test]

@@ -22,7 +22,10 @@ async fn pages_are_followed_to_the_end() {
     for n in 0..2345 {
         server.put(BUCKET, format!("dir/{n:05}"), "x");
     }
-    let listing = built(&config(&server)).list("dir", &Limits::default()).await.unwrap();
+    let listing = built(&config(&server))
+        .list("dir", &Limits::default())
+        .await
+        .unwrap();
     assert_eq!(listing.entries.len(), 2345);
     assert_eq!(listing.total_bytes(), 2345);
     assert_eq!(server.wire().requests(Op::List), 3);
@@ -31,7 +34,10 @@ async fn pages_are_followed_to_the_end() {
         pages: 2,
         ..Limits::default()
     };
-    let error = built(&config(&server)).list("dir", &limits).await.unwrap_err();
+    let error = built(&config(&server))
+        .list("dir", &limits)
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "the listing has more than 2 pages");
 }
 
@@ -43,7 +49,10 @@ async fn folder_markers_are_skipped_and_counted() {
     }
     server.put(BUCKET, "dir/sub/a", "1");
     server.put(BUCKET, "dir", "");
-    let listing = built(&config(&server)).list("dir", &Limits::default()).await.unwrap();
+    let listing = built(&config(&server))
+        .list("dir", &Limits::default())
+        .await
+        .unwrap();
     assert_eq!(listing.markers, 3);
     assert_eq!(listing.entries.len(), 1);
     assert_eq!(listing.entries[0].path.as_str(), "sub/a");
@@ -57,11 +66,21 @@ async fn what_is_not_there_is_named() {
     assert_eq!(error.to_string(), "bucket \"models\" does not exist");
     server.create_bucket(BUCKET);
     let error = source.list("dir", &Limits::default()).await.unwrap_err();
-    assert_eq!(error.to_string(), "\"dir\" in bucket \"models\" does not exist");
+    assert_eq!(
+        error.to_string(),
+        "\"dir\" in bucket \"models\" does not exist"
+    );
     let error = source.list("", &Limits::default()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     server.put(BUCKET, "dir/", "");
-    assert_eq!(source.list("dir", &Limits::default()).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        source
+            .list("dir", &Limits::default())
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::NotFound
+    );
 }
 
 #[tokio::test]
@@ -77,10 +96,26 @@ async fn listings_that_loop_lie_or_leave_the_prefix_end_in_an_error() {
         (ListLie::Duplicates, "is listed twice"),
         (also(b"other/x", 1), "leaves the prefix: \"other/x\""),
         (also(b"dir", 1), "leaves the prefix"),
-        (also(b"dir/huge", 5 << 40), "more than 4398046511104 bytes, at \"dir/huge\""),
-        (ListLie::Raw("<html>no</html>".into()), "a listing that cannot be read"),
-        (ListLie::Raw("\u{0}".repeat(9 << 20).into()), "an answer longer than"),
-        (ListLie::Raw(b"<ListBucketResult>\xff</ListBucketResult>".as_slice().into()), "not UTF-8"),
+        (
+            also(b"dir/huge", 5 << 40),
+            "more than 4398046511104 bytes, at \"dir/huge\"",
+        ),
+        (
+            ListLie::Raw("<html>no</html>".into()),
+            "a listing that cannot be read",
+        ),
+        (
+            ListLie::Raw("\u{0}".repeat(9 << 20).into()),
+            "an answer longer than",
+        ),
+        (
+            ListLie::Raw(
+                b"<ListBucketResult>\xff</ListBucketResult>"
+                    .as_slice()
+                    .into(),
+            ),
+            "not UTF-8",
+        ),
     ] {
         let error = lied(lie, small).await.unwrap_err();
         assert!(error.to_string().contains(words), "{words}: {error}");
@@ -92,7 +127,11 @@ async fn hostile_keys_are_refused_by_name_and_escaped() {
     let long = [b"dir/".as_slice(), &[b'x'; 256]].concat();
     let deep = [b"dir".as_slice(), &b"/d".repeat(512)].concat();
     for (key, reason, shown) in [
-        (b"dir/../../etc/passwd".as_slice(), Reason::Dots, "\"dir/../../etc/passwd\""),
+        (
+            b"dir/../../etc/passwd".as_slice(),
+            Reason::Dots,
+            "\"dir/../../etc/passwd\"",
+        ),
         (b"dir//a", Reason::Absolute, "\"dir//a\""),
         (b"dir/a//b", Reason::EmptyComponent, "\"dir/a//b\""),
         (b"dir/./a", Reason::Dots, "\"dir/./a\""),
@@ -104,7 +143,9 @@ async fn hostile_keys_are_refused_by_name_and_escaped() {
         (&long, Reason::LongComponent, "xxx"),
         (&deep, Reason::Deep, "d/d/d"),
     ] {
-        let error = lied(ListLie::Also(vec![(key.to_vec(), 1)]), Limits::default()).await.unwrap_err();
+        let error = lied(ListLie::Also(vec![(key.to_vec(), 1)]), Limits::default())
+            .await
+            .unwrap_err();
         let text = error.to_string();
         assert!(text.contains(shown) && !text.contains('\x1b'), "{text}");
         match error {
@@ -124,7 +165,10 @@ async fn a_listing_takes_no_longer_than_it_may() {
         ..Limits::default()
     };
     let error = built(&config(&server)).list("", &limits).await.unwrap_err();
-    assert_eq!(error.to_string(), "listing bucket \"models\" takes longer than 5s");
+    assert_eq!(
+        error.to_string(),
+        "listing bucket \"models\" takes longer than 5s"
+    );
 }
 
 #[tokio::test]
@@ -133,11 +177,36 @@ async fn refusals_of_the_store_are_one_sentence_each() {
     server.put(BUCKET, "a", "1");
     let source = built(&config(&server));
     for (status, code, kind, words) in [
-        (403, "AccessDenied", Kind::Denied, "bucket \"models\": the store refuses access (AccessDenied)"),
-        (403, "InvalidAccessKeyId", Kind::Unauthenticated, "does not accept the credentials (InvalidAccessKeyId)"),
-        (503, "SlowDown", Kind::Transient, "asks to slow down (SlowDown)"),
-        (500, "InternalError", Kind::Transient, "the store fails (InternalError)"),
-        (501, "NotImplemented", Kind::Transient, "the store fails (NotImplemented)"),
+        (
+            403,
+            "AccessDenied",
+            Kind::Denied,
+            "bucket \"models\": the store refuses access (AccessDenied)",
+        ),
+        (
+            403,
+            "InvalidAccessKeyId",
+            Kind::Unauthenticated,
+            "does not accept the credentials (InvalidAccessKeyId)",
+        ),
+        (
+            503,
+            "SlowDown",
+            Kind::Transient,
+            "asks to slow down (SlowDown)",
+        ),
+        (
+            500,
+            "InternalError",
+            Kind::Transient,
+            "the store fails (InternalError)",
+        ),
+        (
+            501,
+            "NotImplemented",
+            Kind::Transient,
+            "the store fails (NotImplemented)",
+        ),
     ] {
         server.clear_faults();
         server.fault(Fault::status(status, code));
@@ -150,8 +219,14 @@ async fn refusals_of_the_store_are_one_sentence_each() {
     let error = source.list("", &Limits::default()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Transient);
     server.clear_faults();
-    server.fault(Fault::new(Effect::Redirect(307, "http://169.254.169.254/x?canary".to_owned())));
+    server.fault(Fault::new(Effect::Redirect(
+        307,
+        "http://169.254.169.254/x?canary".to_owned(),
+    )));
     let error = source.list("", &Limits::default()).await.unwrap_err();
-    assert!(error.to_string().contains("signed requests never follow"), "{error}");
+    assert!(
+        error.to_string().contains("signed requests never follow"),
+        "{error}"
+    );
     assert!(!error.to_string().contains("canary"));
 }

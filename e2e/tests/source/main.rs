@@ -1,10 +1,7 @@
 //! The sources against the S3 test server: the conformance suite of `cache`, hostile listings, lying and
 //! failing reads, credentials that end, TLS that cannot be trusted. Every test checks what the server saw.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a set-up that fails must stop the test"
-)]
+#![expect(clippy::unwrap_used, reason = "a set-up that fails must stop the test")]
 
 #[path = "../../../cache/tests/source/conformance.rs"]
 mod conformance;
@@ -106,7 +103,10 @@ async fn a_plain_web_server_conforms() {
     let config = SourceConfig {
         name: "web".to_owned(),
         url: format!("{}/{BUCKET}", server.endpoint()),
-        files: conformance::NAMES.iter().map(|name| format!("tree/{name}")).collect(),
+        files: conformance::NAMES
+            .iter()
+            .map(|name| format!("tree/{name}"))
+            .collect(),
         allow_http: true,
         allow_loopback: true,
         ..SourceConfig::default()
@@ -123,5 +123,13 @@ async fn a_base_prefix_is_part_of_the_keys_and_not_of_the_paths() {
     let entry = first(&*source, "deep").await.unwrap();
     assert_eq!(entry.path.as_str(), "er/%41%2F.bin");
     assert_eq!(entry.key, "tree/dir/deep/er/%41%2F.bin");
-    assert_eq!(source.list("", &Limits::default()).await.unwrap().entries.len(), 4);
+    assert_eq!(
+        source
+            .list("", &Limits::default())
+            .await
+            .unwrap()
+            .entries
+            .len(),
+        4
+    );
 }

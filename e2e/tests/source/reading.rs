@@ -9,7 +9,9 @@ use super::{BUCKET, built, config, first, read};
 const SIZE: u64 = 3 << 20;
 
 fn bytes() -> Bytes {
-    (0..SIZE).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect()
+    (0..SIZE)
+        .map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1])
+        .collect()
 }
 
 /// Reads the middle of an object under a fault.
@@ -43,7 +45,10 @@ async fn failing_connections_and_servers_are_worth_another_try() {
         let name = format!("{effect:?}");
         let error = struck(effect).await.unwrap_err();
         assert!(error.is_retryable(), "{name}: {error:?}");
-        assert!(matches!(error, Error::Unavailable { .. } | Error::Throttled { .. }), "{name}: {error:?}");
+        assert!(
+            matches!(error, Error::Unavailable { .. } | Error::Throttled { .. }),
+            "{name}: {error:?}"
+        );
     }
 }
 
@@ -71,12 +76,15 @@ async fn a_changed_object_is_never_mixed() {
         Effect::Etag("\"0123\"".to_owned()),
         Effect::ClaimSize(SIZE + 1),
         Effect::Delete,
-        Effect::Replace(tonnage_e2e::generate::File::from_bytes("a", bytes().slice(1..))),
+        Effect::Replace(tonnage_e2e::generate::File::memory("a", bytes().slice(1..))),
     ] {
         let name = format!("{effect:?}");
         let error = struck(effect).await.unwrap_err();
         assert!(matches!(error, Error::Changed { .. }), "{name}: {error:?}");
-        assert_eq!(error.to_string(), "\"a\" changed at the source while it was read");
+        assert_eq!(
+            error.to_string(),
+            "\"a\" changed at the source while it was read"
+        );
     }
 }
 
@@ -119,7 +127,10 @@ async fn a_stall_ends_after_the_set_time() {
     for effect in [Effect::StallAfter(100_000), Effect::NoHead] {
         let fault = server.fault(Fault::new(effect).on(Op::Get));
         let error = read(&*source, &entry, 0..SIZE).await.unwrap_err();
-        assert!(error.to_string().ends_with("the server was silent for 3s"), "{error}");
+        assert!(
+            error.to_string().ends_with("the server was silent for 3s"),
+            "{error}"
+        );
         fault.lift();
     }
 }

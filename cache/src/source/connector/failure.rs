@@ -60,7 +60,10 @@ pub(super) fn of_hyper(target: &Target, error: &hyper::Error) -> Error {
     }
 }
 
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+/// The first error of a type among an error and what it wraps.
+pub(super) fn find<'a, T: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(current) = next {
         if let Some(found) = current.downcast_ref::<T>() {

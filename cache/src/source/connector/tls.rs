@@ -78,10 +78,12 @@ pub(super) async fn handshake(
         None => ServerName::try_from(target.host.clone())
             .map_err(|_| failure::unavailable(target, "no certificate can be for this name"))?,
     };
-    connector
-        .connect(name, stream)
-        .await
-        .map_err(|error| failure::of_io(target, &error))
+    connector.connect(name, stream).await.map_err(|error| {
+        match failure::find::<rustls::Error>(&error) {
+            Some(error) => refusal(target, error),
+            None => failure::unavailable(target, "the connection ended in the TLS handshake"),
+        }
+    })
 }
 
 /// Why TLS was refused.
