@@ -6,9 +6,11 @@
 //! its sockets, its log and /proc.
 
 mod binary;
+mod points;
 mod process;
 
 pub use binary::{Build, binary};
+pub use points::crash_points;
 pub use process::{anonymous_bytes, descriptors};
 
 use std::fs::File;

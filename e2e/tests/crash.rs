@@ -10,37 +10,15 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use futures::StreamExt;
 use tonnage_e2e::generate::{File, Tree};
 use tonnage_e2e::kubelet::Timing;
-use tonnage_e2e::oracle::{Digests, list_files};
+use tonnage_e2e::node::crash_points;
+use tonnage_e2e::oracle::Digests;
 use tonnage_e2e::world::{BOUND, Expect, Setup, World};
 
 /// Stories at one time: each has a driver of its own.
 const AT_ONCE: usize = 3;
-
-/// Names of all crash points in the sources of the cache and the driver.
-fn points() -> BTreeSet<String> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut points = BTreeSet::new();
-    for sources in ["cache/src", "csi/src"] {
-        let dir = workspace.join(sources);
-        for path in list_files(&dir).unwrap() {
-            let text = std::fs::read_to_string(dir.join(path)).unwrap();
-            for (at, _) in text.match_indices("fail_point!(") {
-                let rest = text[at..].trim_start_matches("fail_point!(").trim_start();
-                let name = rest
-                    .strip_prefix('"')
-                    .and_then(|rest| rest.split('"').next());
-                points.insert(name.expect("a crash point's name is a literal").to_owned());
-            }
-        }
-    }
-    points
-}
 
 /// One large file (parts, journal, table), one that is longer than a part by a byte, some small ones.
 fn model(seed: u64) -> Tree {
@@ -144,7 +122,7 @@ impl Story {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn privileged_a_driver_killed_at_any_point_recovers_with_every_invariant() {
-    let points = points();
+    let points = crash_points().unwrap();
     assert!(points.len() >= 10, "{points:?}");
     let stories = points.into_iter().map(|point| async move {
         eprintln!("{point}");
