@@ -40,7 +40,7 @@ UNCLAIMED = {
     "NodeGetStorageHealth not supported": "GET_STORAGE_HEALTH",
 }
 # Tests of csi-sanity 5.6.0 that apply to the capabilities the driver claims.
-EXPECTED_PASSES = 0
+EXPECTED_PASSES = 33
 
 
 def main(path):
