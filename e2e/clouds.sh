@@ -69,9 +69,9 @@ connect() {
       options=(--endpoint "$endpoint" --anonymous)
       ;;
     azure)
-      url=az://hub/models/tiny
-      export AZURE_STORAGE_ACCOUNT_NAME=$access AZURE_STORAGE_ACCOUNT_KEY=$secret
-      options=(--endpoint "$endpoint")
+      url=az://$access/hub/models/tiny
+      export AZURE_STORAGE_KEY=$secret
+      options=(--endpoint "${endpoint%/"$access"}")
       ;;
   esac
 }

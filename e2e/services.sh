@@ -115,9 +115,10 @@ url = "s3://$2"
 endpoint = "$(server_value "$1" ENDPOINT)"
 region = "$(server_value "$1" REGION)"
 addressing = "path"
-auth = "static"
+auth = "files"
 access_key_file = "$work/secret/access-key"
 secret_key_file = "$work/secret/secret-key"
+allow_http = true
 allow_loopback = true
 EOF
   "$tonnage" controller --endpoint "unix://$work/run/controller.sock" --sources "$work/sources.toml" \
