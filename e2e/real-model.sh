@@ -41,16 +41,16 @@ start_server versity
 start_services versity hub
 
 node=$work/run/node.sock controller=$work/run/controller.sock
-target=$work/kubelet/pods/4ad0e1c6/volumes/kubernetes.io~csi/$VOLUME/mount
-id=$("$kubelet" publish --node-socket "$node" --controller-socket "$controller" --name "$VOLUME" \
-  --source models --path sentence-transformers/all-minilm --target "$target")
+published=$("$kubelet" publish --node-socket "$node" --controller-socket "$controller" --name "$VOLUME" \
+  --kubelet-dir "$work/kubelet" --source models --path sentence-transformers/all-minilm)
+id=${published%% *} target=${published#* }
 
 diff -r "$model" "$target"
 options=$(awk -v target="$target" '$5 == target {print $6}' /proc/self/mountinfo)
 for option in ro nosuid nodev; do
   [[ ,$options, == *,$option,* ]] || die "the volume is not mounted $option: $options"
 done
-used=$("$kubelet" stats --node-socket "$node" --volume-id "$id" --target "$target" | cut -d' ' -f1)
+used=$("$kubelet" stats --node-socket "$node" --volume-id "$id" --target "$target")
 bytes=$(find "$model" -type f -printf '%s\n' | awk '{sum += $1} END {print sum}')
 ((used == bytes)) || die "NodeGetVolumeStats says $used bytes, the model has $bytes"
 

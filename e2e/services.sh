@@ -80,11 +80,8 @@ find_binaries() {
     | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
   tonnage=${TONNAGE_BIN:-$target/release/tonnage}
   kubelet=${KUBELET_BIN:-$target/release/kubelet}
-  if [[ -z ${TONNAGE_BIN:-} ]]; then
-    (cd "$repository" && cargo build --quiet --release -p tonnage-csi --bin tonnage)
-  fi
-  if [[ -z ${KUBELET_BIN:-} ]]; then
-    (cd "$repository" && cargo build --quiet --release -p tonnage-e2e --bin kubelet)
+  if [[ -z ${TONNAGE_BIN:-} || -z ${KUBELET_BIN:-} ]]; then
+    (cd "$repository" && cargo build --quiet --release --workspace --bin tonnage --bin kubelet)
   fi
   [[ -x $tonnage && -x $kubelet ]] || die "no binary at $tonnage or $kubelet"
 }

@@ -1,40 +1,24 @@
-//! What kubelet and external-provisioner say to the driver, from a shell: one call per run, for the scripts in `e2e/`.
+//! What kubelet and external-provisioner say to the driver, from a shell: one operation per run, for the scripts
+//! in `e2e/`.
 //!
-//! It makes the calls with kubelet's deadline, retries the codes that kubelet retries, makes the target's parent
-//! as kubelet does, and prints what a script needs on stdout. It holds no state: the caller keeps the volume id.
-//! The emulator with virtual time, restarts and one operation per volume is the library's, not this program.
+//! It makes the library's calls with kubelet's deadline and back-off, makes the target's parent as kubelet does, and
+//! prints what a script needs on stdout. It holds no state: the caller keeps the volume id. Restarts and pods that
+//! live on are the emulator's in the library, not this program's.
 
-use std::{
-    collections::HashMap,
-    error::Error,
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::error::Error;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use tokio::time::{Instant, sleep};
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint},
-};
-use tonnage_proto::csi::{
-    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, NodeGetVolumeStatsRequest,
-    NodePublishVolumeRequest, NodeUnpublishVolumeRequest, ProbeRequest, VolumeCapability,
-    controller_client::ControllerClient,
-    identity_client::IdentityClient,
-    node_client::NodeClient,
-    volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode},
+use tonic::{Code, Status};
+use tonnage_e2e::kubelet::{
+    Pod, Provisioner, Timing, is_uncertain, probe, publish, stats, unpublish,
 };
 
-/// Kubelet's deadline for a CSI call.
-const CALL_DEADLINE: Duration = Duration::from_mins(2);
-/// Kubelet's first and longest back-off between attempts.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
-
+/// Speaks to the driver as kubelet and external-provisioner do.
 #[derive(Parser)]
-#[command(about = "Speaks to the driver as kubelet and external-provisioner do")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -42,7 +26,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Wait until the service answers Probe.
+    /// Wait until the service says that it is ready.
     Wait {
         #[arg(long)]
         socket: PathBuf,
@@ -50,36 +34,29 @@ enum Command {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
-    /// `CreateVolume`; prints the volume id.
-    Create {
-        #[arg(long)]
-        controller_socket: PathBuf,
-        #[arg(long)]
-        name: String,
-        /// Requested size in bytes.
-        #[arg(long, default_value_t = 1 << 40)]
-        capacity: i64,
-        #[command(flatten)]
-        reference: Reference,
-    },
-    /// `NodePublishVolume`, after `CreateVolume` where a controller is named, inline otherwise; prints the volume id.
+    /// Publish: the volume of a claim where a controller is named, inline otherwise; prints volume id and target.
     Publish {
         #[arg(long)]
         node_socket: PathBuf,
         #[arg(long)]
         controller_socket: Option<PathBuf>,
-        /// Name of the volume.
-        #[arg(long, default_value = "pvc-e2e")]
+        /// Name of the claim's volume, or of the pod.
+        #[arg(long, default_value = "e2e")]
         name: String,
         #[arg(long)]
-        target: PathBuf,
+        kubelet_dir: PathBuf,
         /// Seconds of retries at most.
         #[arg(long, default_value_t = 600)]
         seconds: u64,
-        #[command(flatten)]
-        reference: Reference,
+        #[arg(long)]
+        source: String,
+        #[arg(long, default_value = "")]
+        path: String,
+        /// The claim's size in bytes: a limit.
+        #[arg(long, default_value_t = 1 << 40)]
+        capacity: i64,
     },
-    /// `NodeGetVolumeStats`; prints bytes used and files.
+    /// Print the bytes that the volume uses.
     Stats {
         #[arg(long)]
         node_socket: PathBuf,
@@ -88,7 +65,7 @@ enum Command {
         #[arg(long)]
         target: PathBuf,
     },
-    /// `NodeUnpublishVolume`, then `DeleteVolume` where a controller is named.
+    /// Unpublish, and delete the volume where a controller is named.
     Unpublish {
         #[arg(long)]
         node_socket: PathBuf,
@@ -101,34 +78,6 @@ enum Command {
     },
 }
 
-#[derive(Args)]
-struct Reference {
-    #[arg(long)]
-    source: String,
-    #[arg(long)]
-    path: Option<String>,
-    /// Further attributes, `key=value`.
-    #[arg(long = "attribute", value_parser = key_value)]
-    attributes: Vec<(String, String)>,
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write it as key=value")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-impl Reference {
-    fn into_attributes(self) -> HashMap<String, String> {
-        let path = self.path.map(|path| ("path".to_owned(), path));
-        let source = ("source".to_owned(), self.source);
-        self.attributes
-            .into_iter()
-            .chain(path)
-            .chain([source])
-            .collect()
-    }
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let answer = run(Cli::parse().command).await?;
@@ -139,207 +88,94 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn run(command: Command) -> Result<String, Box<dyn Error>> {
     match command {
         Command::Wait { socket, seconds } => {
-            let limit = Duration::from_secs(seconds);
-            retry(limit, |code| code == Code::Unavailable, || probe(&socket)).await?;
+            let ready = async || match probe(&socket).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Status::unavailable("the service says that it is not ready")),
+                Err(status) => Err(status),
+            };
+            let every = Duration::from_millis(100);
+            retry(Duration::from_secs(seconds), |_| every, ready).await?;
             Ok("ready".to_owned())
         }
-        Command::Create {
-            controller_socket,
-            name,
-            capacity,
-            reference,
-        } => Ok(create(&controller_socket, name, capacity, reference)
-            .await?
-            .0),
         Command::Publish {
             node_socket,
             controller_socket,
             name,
-            target,
+            kubelet_dir,
             seconds,
-            reference,
+            source,
+            path,
+            capacity,
         } => {
-            let (volume_id, context) = match controller_socket {
-                Some(socket) => create(&socket, name, 1 << 40, reference).await?,
-                None => (name, inline(reference)),
+            let attributes = [("source", &*source), ("path", &*path)];
+            let given = attributes.map(|it| (!it.1.is_empty()).then_some(it));
+            let attributes: Vec<(&str, &str)> = given.into_iter().flatten().collect();
+            let pod = match controller_socket {
+                Some(socket) => {
+                    let provisioner = Provisioner::new(&socket);
+                    let volume = provisioner.create(&name, &attributes, capacity).await?;
+                    Pod::of_claim(&name, &volume)
+                }
+                None => Pod::inline(&name, &attributes),
             };
-            let request = publish_request(&volume_id, &target, context);
-            if let Some(parent) = target.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            let client = NodeClient::new(connect(&node_socket).await?);
-            let publish = || {
-                let (mut client, request) = (client.clone(), timed(request.clone()));
-                async move { client.node_publish_volume(request).await.map(drop) }
-            };
-            retry(Duration::from_secs(seconds), is_uncertain, publish).await?;
-            Ok(volume_id)
+            let limit = Duration::from_secs(seconds);
+            publish_within(limit, &node_socket, &pod, &kubelet_dir).await?;
+            let target = pod.target(&kubelet_dir);
+            Ok(format!("{} {}", pod.volume_id, target.display()))
         }
         Command::Stats {
             node_socket,
             volume_id,
             target,
-        } => stats(&node_socket, volume_id, &target).await,
+        } => {
+            let (_, used, _) = stats(&node_socket, &volume_id, &target).await?;
+            Ok(used.to_string())
+        }
         Command::Unpublish {
             node_socket,
             controller_socket,
             volume_id,
             target,
         } => {
-            let request = NodeUnpublishVolumeRequest {
-                volume_id: volume_id.clone(),
-                target_path: target.to_string_lossy().into_owned(),
-            };
-            let mut node = NodeClient::new(connect(&node_socket).await?);
-            node.node_unpublish_volume(timed(request)).await?;
+            let deadline = Timing::default().deadline;
+            unpublish(&node_socket, &volume_id, &target, deadline).await?;
             if let Some(socket) = controller_socket {
-                let request = DeleteVolumeRequest {
-                    volume_id: volume_id.clone(),
-                    ..Default::default()
-                };
-                ControllerClient::new(connect(&socket).await?)
-                    .delete_volume(timed(request))
-                    .await?;
+                Provisioner::new(&socket).delete(&volume_id).await?;
             }
             Ok(volume_id)
         }
     }
 }
 
-async fn create(
+async fn publish_within(
+    limit: Duration,
     socket: &Path,
-    name: String,
-    capacity: i64,
-    reference: Reference,
-) -> Result<(String, HashMap<String, String>), Box<dyn Error>> {
-    let request = CreateVolumeRequest {
-        name,
-        capacity_range: Some(CapacityRange {
-            required_bytes: capacity,
-            limit_bytes: 0,
-        }),
-        volume_capabilities: vec![reader_only()],
-        parameters: reference.into_attributes(),
-        ..Default::default()
-    };
-    let mut client = ControllerClient::new(connect(socket).await?);
-    let volume = client
-        .create_volume(timed(request))
-        .await?
-        .into_inner()
-        .volume
-        .ok_or("the answer names no volume")?;
-    Ok((volume.volume_id, volume.volume_context))
+    pod: &Pod,
+    kubelet_dir: &Path,
+) -> Result<(), Box<dyn Error>> {
+    std::fs::create_dir_all(pod.volume_dir(kubelet_dir))?;
+    let timing = Timing::default();
+    let request = pod.publish_request(kubelet_dir);
+    let call = async || publish(socket, request.clone(), timing.deadline).await;
+    retry(limit, |failures| timing.pause(failures), call).await?;
+    Ok(())
 }
 
-async fn stats(socket: &Path, volume_id: String, target: &Path) -> Result<String, Box<dyn Error>> {
-    let request = NodeGetVolumeStatsRequest {
-        volume_id,
-        volume_path: target.to_string_lossy().into_owned(),
-        ..Default::default()
-    };
-    let mut client = NodeClient::new(connect(socket).await?);
-    let usage = client
-        .node_get_volume_stats(timed(request))
-        .await?
-        .into_inner()
-        .usage;
-    let used: Vec<String> = usage.iter().map(|u| u.used.to_string()).collect();
-    Ok(used.join(" "))
-}
-
-async fn probe(socket: &Path) -> Result<(), Status> {
-    let channel = connect(socket)
-        .await
-        .map_err(|error| Status::unavailable(error.to_string()))?;
-    IdentityClient::new(channel)
-        .probe(ProbeRequest {})
-        .await
-        .map(drop)
-}
-
-async fn connect(socket: &Path) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::try_from(format!("unix://{}", socket.display()))?
-        .connect()
-        .await
-}
-
-fn timed<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(CALL_DEADLINE);
-    request
-}
-
-/// The codes after which kubelet believes that something may be left and asks again.
-fn is_uncertain(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::Unavailable
-            | Code::ResourceExhausted
-            | Code::Aborted
-    )
-}
-
-/// Calls until it succeeds, fails with a code that `again` does not hold for, or `limit` has passed.
-async fn retry<F, R>(limit: Duration, again: fn(Code) -> bool, call: F) -> Result<(), Status>
-where
-    F: Fn() -> R,
-    R: Future<Output = Result<(), Status>>,
-{
+/// Calls until it succeeds, ends with a code that kubelet takes for final, or `limit` has passed.
+async fn retry(
+    limit: Duration,
+    pause: impl Fn(u32) -> Duration,
+    call: impl AsyncFn() -> Result<(), Status>,
+) -> Result<(), Status> {
     let start = Instant::now();
-    let mut pause = BACK_OFF.0;
+    let mut failures = 0;
     loop {
-        match call().await {
-            Err(status) if again(status.code()) && start.elapsed() + pause < limit => {
-                sleep(pause).await;
-                pause = BACK_OFF.1.min(pause * 2);
-            }
-            done => return done,
+        let done = call().await;
+        failures += 1;
+        let code = done.as_ref().map_or_else(Status::code, |()| Code::Ok);
+        if !is_uncertain(code) || start.elapsed() + pause(failures) > limit {
+            return done;
         }
-    }
-}
-
-fn publish_request(
-    volume_id: &str,
-    target: &Path,
-    context: HashMap<String, String>,
-) -> NodePublishVolumeRequest {
-    let pod = [
-        ("csi.storage.k8s.io/pod.name", "e2e"),
-        ("csi.storage.k8s.io/pod.namespace", "default"),
-        (
-            "csi.storage.k8s.io/pod.uid",
-            "5f0c2b3e-6a0d-4e0c-9d3c-0e2e0e2e0e2e",
-        ),
-        ("csi.storage.k8s.io/serviceAccount.name", "default"),
-    ];
-    let pod = pod.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    NodePublishVolumeRequest {
-        volume_id: volume_id.to_owned(),
-        target_path: target.to_string_lossy().into_owned(),
-        volume_capability: Some(reader_only()),
-        readonly: true,
-        volume_context: context.into_iter().chain(pod).collect(),
-        ..Default::default()
-    }
-}
-
-fn inline(reference: Reference) -> HashMap<String, String> {
-    let ephemeral = ("csi.storage.k8s.io/ephemeral".to_owned(), "true".to_owned());
-    reference
-        .into_attributes()
-        .into_iter()
-        .chain([ephemeral])
-        .collect()
-}
-
-fn reader_only() -> VolumeCapability {
-    VolumeCapability {
-        access_mode: Some(AccessMode {
-            mode: Mode::MultiNodeReaderOnly.into(),
-        }),
-        access_type: Some(AccessType::Mount(MountVolume::default())),
+        sleep(pause(failures)).await;
     }
 }
