@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a set-up that fails must stop the test")]
 
+mod azure;
 mod conformance;
 mod local;
 mod responder;

@@ -86,7 +86,7 @@ async fn a_connection_that_the_server_closed_is_not_used_again() {
 
 #[tokio::test]
 async fn a_dropped_body_closes_its_connection() {
-    let server = Responder::start(|head| file(head, &[7; 1 << 20], "\"e\"")).await;
+    let server = Responder::start(|head| file(head, &vec![7; 1 << 20], "\"e\"")).await;
     let (source, entry) = opened(&config(&server)).await.unwrap();
     let mut body = source.open(&entry, 0..entry.size).await.unwrap();
     body.next().await.unwrap().unwrap();
@@ -285,9 +285,8 @@ impl Gate for Counting {
 
     fn admit<'a>(
         &'a self,
-        demand: &'a Demand,
+        _demand: &'a Demand,
     ) -> futures::future::BoxFuture<'a, Result<Box<dyn Permit>, Refusal>> {
-        let _unused = demand;
         Box::pin(std::future::ready(Err(Refusal::Denied(
             "sources do not ask".to_owned(),
         ))))

@@ -98,6 +98,23 @@ async fn s3_in_virtual_host_style_conforms() {
 }
 
 #[tokio::test]
+async fn gcs_anonymous_conforms_since_its_xml_is_that_of_s3() {
+    let server = holding_the_tree(S3Server::builder()).await;
+    let mut config = config(&server);
+    config.url = format!("gs://{BUCKET}");
+    conformance::check(built(&config)).await;
+}
+
+#[tokio::test]
+async fn gcs_signed_by_an_hmac_key_conforms() {
+    let key = tonnage_e2e::s3::Credentials::new("GOOG1", "secret");
+    let server = holding_the_tree(S3Server::builder().credentials(key)).await;
+    let mut config = signed(&server, "GOOG1", "secret", None);
+    config.url = format!("gs://{BUCKET}");
+    conformance::check(built(&config)).await;
+}
+
+#[tokio::test]
 async fn a_plain_web_server_conforms() {
     let server = holding_the_tree(S3Server::builder().plain_http()).await;
     let config = SourceConfig {
