@@ -8,6 +8,7 @@ use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::HttpRequest;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use url::Url;
 
 use super::collect::Item;
 use super::config::{Addressing, SourceConfig, bucket_and_base, check_name};
@@ -29,23 +30,14 @@ pub(super) struct Azure {
     base: String,
 }
 
-/// The source of an `az://` configuration. With an endpoint the account is named in its path, as emulators
-/// want it, unless `addressing` is `virtual`.
+/// The source of an `az://` configuration.
 pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dyn Source>, Error> {
     let (account, rest) = bucket_and_base(&config.url)?;
     let (container, prefix) = rest.split_once('/').unwrap_or((&rest, ""));
     check_name(&config.url, container)?;
-    let host = match (&config.endpoint, config.addressing) {
-        (None, _) => {
-            config.checked_endpoint(&format!("https://{account}.blob.core.windows.net"))?
-        }
-        (Some(endpoint), Some(Addressing::Virtual)) => config.checked_endpoint(endpoint)?,
-        (Some(endpoint), Some(Addressing::Path) | None) => {
-            let mut url = config.checked_endpoint(endpoint)?;
-            let path = format!("{}/{account}", url.path().trim_end_matches('/'));
-            url.set_path(&path);
-            url
-        }
+    let host = match &config.endpoint {
+        None => config.checked_endpoint(&format!("https://{account}.blob.core.windows.net"))?,
+        Some(endpoint) => with_account(config.checked_endpoint(endpoint)?, &account, config),
     };
     let base = format!("{}/{container}", host.as_str().trim_end_matches('/'));
     let parts = Parts {
@@ -57,6 +49,19 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
         dialect: Dialect::Azure(Azure { account, base }),
     };
     Ok(Arc::new(Remote::new(config, parts)))
+}
+
+/// Names the account in an endpoint's path, as emulators want it, unless its host or path already does or
+/// `addressing` says that it must not.
+fn with_account(mut endpoint: Url, account: &str, config: &SourceConfig) -> Url {
+    let path = endpoint.path().trim_end_matches('/').to_owned();
+    let in_host = endpoint.host_str().and_then(|host| host.split('.').next()) == Some(account);
+    let in_path = path.rsplit('/').next() == Some(account);
+    let is_named = in_host || in_path || config.addressing == Some(Addressing::Virtual);
+    if !is_named {
+        endpoint.set_path(&format!("{path}/{account}"));
+    }
+    endpoint
 }
 
 impl Azure {
@@ -215,6 +220,30 @@ mod tests {
             .unwrap();
         assert!(empty.items.is_empty() && empty.next.is_none());
         assert!(parse("<html/>").unwrap().is_none());
+    }
+
+    #[test]
+    fn the_account_is_named_once_in_an_endpoint() {
+        let named = |endpoint: &str, addressing| {
+            let config = SourceConfig {
+                addressing,
+                ..SourceConfig::default()
+            };
+            with_account(Url::parse(endpoint).unwrap(), "acc", &config).to_string()
+        };
+        assert_eq!(named("http://127.0.0.1:1", None), "http://127.0.0.1:1/acc");
+        assert_eq!(
+            named("http://127.0.0.1:1/acc/", None),
+            "http://127.0.0.1:1/acc/"
+        );
+        assert_eq!(
+            named("https://acc.blob.test", None),
+            "https://acc.blob.test/"
+        );
+        assert_eq!(
+            named("https://blobs.test", Some(Addressing::Virtual)),
+            "https://blobs.test/"
+        );
     }
 
     #[test]
