@@ -220,8 +220,13 @@ impl Web {
             "http" => return Err(denied(format!("to plain http at {}", Escaped(host)))),
             _ => return Err(denied("to something that is not https".to_owned())),
         }
+        let ports = (
+            self.origin.port_or_known_default(),
+            to.port_or_known_default(),
+        );
+        // From http to https of the same host both ports change from their default to their default.
         let is_same = to.host() == self.origin.host()
-            && to.port_or_known_default() == self.origin.port_or_known_default();
+            && (ports.0 == ports.1 || ports == (Some(80), Some(443)));
         let is_listed = self
             .redirect_hosts
             .iter()

@@ -4,6 +4,7 @@
 
 mod azure;
 mod conformance;
+mod gcs;
 mod local;
 mod responder;
 mod transport;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// One request's head.
@@ -40,6 +41,7 @@ pub(crate) struct Responder {
     pub(crate) address: SocketAddr,
     pub(crate) heads: Arc<Mutex<Vec<Head>>>,
     pub(crate) accepted: Arc<Mutex<u64>>,
+    open: watch::Receiver<u64>,
     tasks: JoinSet<()>,
 }
 
@@ -52,19 +54,26 @@ impl Responder {
         let heads = Arc::new(Mutex::new(Vec::new()));
         let accepted = Arc::new(Mutex::new(0));
         let mut tasks = JoinSet::new();
+        let (open, seen) = watch::channel(0);
         let (log, count) = (Arc::clone(&heads), Arc::clone(&accepted));
         let respond: Arc<Respond> = Arc::new(respond);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 *count.lock().unwrap() += 1;
-                connections.spawn(serve(stream, Arc::clone(&respond), Arc::clone(&log)));
+                let (respond, log, open) = (Arc::clone(&respond), Arc::clone(&log), open.clone());
+                connections.spawn(async move {
+                    open.send_modify(|open| *open += 1);
+                    serve(stream, respond, log).await;
+                    open.send_modify(|open| *open -= 1);
+                });
             }
         });
         Self {
             address,
             heads,
             accepted,
+            open: seen,
             tasks,
         }
     }
@@ -72,6 +81,16 @@ impl Responder {
     /// Ends the server; when this returns, its port is free.
     pub(crate) async fn stop(mut self) {
         self.tasks.shutdown().await;
+    }
+
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> u64 {
+        *self.open.borrow()
+    }
+
+    /// Waits until every connection is closed.
+    pub(crate) async fn all_closed(&self) {
+        self.open.clone().wait_for(|open| *open == 0).await.unwrap();
     }
 
     pub(crate) fn heads(&self) -> Vec<Head> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::StreamExt;
 use tonnage_cache::gate::{Connection, Demand, Gate, OpenGate, Permit, Refusal};
@@ -82,6 +83,19 @@ async fn a_connection_that_the_server_closed_is_not_used_again() {
     for _ in 0..5 {
         assert_eq!(read(&*source, &entry).await.unwrap(), BYTES);
     }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_a_while() {
+    let server = Responder::start(|head| file(head, BYTES, "\"e\"")).await;
+    let (source, entry) = opened(&config(&server)).await.unwrap();
+    assert_eq!(server.open(), 1);
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    tokio::time::resume();
+    server.all_closed().await;
+    assert_eq!(read(&*source, &entry).await.unwrap(), BYTES);
+    assert_eq!(server.accepted(), 2);
 }
 
 #[tokio::test]
@@ -167,7 +181,7 @@ async fn what_is_not_http_or_too_much_of_it_is_refused() {
     ));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn silence_before_or_in_a_body_ends_in_a_time_out() {
     let stalls = |sent: &'static [u8]| {
         faulty(move |_| Answer {
@@ -184,7 +198,10 @@ async fn silence_before_or_in_a_body_ends_in_a_time_out() {
         let mut config = config(&server);
         config.read_timeout_seconds = Some(7);
         let (source, entry) = opened(&config).await.unwrap();
+        // From here on only the silence takes time: the connection of the listing is used again.
+        tokio::time::pause();
         let error = read(&*source, &entry).await.unwrap_err();
+        tokio::time::resume();
         assert!(
             error.to_string().ends_with("the server was silent for 7s"),
             "{error}"
