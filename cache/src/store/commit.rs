@@ -1,0 +1,229 @@
+//! The last steps of a file on its way to be an object.
+//!
+//! ```text
+//! direct:  write … truncate, check length, seal → fdatasync → rename into objects/
+//! warm:    write … truncate, check length, seal → rename into fresh/<boot> → [background] fdatasync on the
+//!          writer's own descriptor → rename into objects/
+//! ```
+//! Invariants: a name in `objects/` is complete, verified and synced; names are given by one rename that refuses to
+//! replace, never by link and unlink; if the name is taken, ours is dropped; after a failed sync the data counts as
+//! lost and is never synced again. Directories are synced within seconds, because a lost name costs a refetch only.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Shared;
+use super::damage::Cause;
+use super::error::Error;
+use super::partial::{Body, Committed, error_at};
+use crate::digest::{Digest, PartHash};
+use crate::disk::{FileKind, Handle, Threads, find};
+use crate::error::{IoContext, PathError};
+
+impl Body {
+    pub(super) fn discard(&self) -> Result<(), Error> {
+        self.shared.discard(&self.directory)
+    }
+
+    /// Puts content that nobody asked for into quarantine and returns why.
+    pub(super) fn refuse<T>(&self, found: &Digest, error: Error) -> Result<T, Error> {
+        self.shared.quarantine(self.buffered.path(), found)?;
+        self.discard()?;
+        Err(error)
+    }
+
+    pub(super) fn commit_direct(
+        &self,
+        digest: Digest,
+        parts: &[PartHash],
+    ) -> Result<Committed, Error> {
+        let shared = &self.shared;
+        if shared.has_object(&digest, self.size)? {
+            return self.deduplicate(digest);
+        }
+        self.finish()?;
+        fail::fail_point!("store::commit::before_sync");
+        if let Err(error) = shared.disk.sync_data(&self.buffered) {
+            return Err(self.lose("sync", error));
+        }
+        fail::fail_point!("store::commit::after_sync");
+        shared.keep_parts(&digest, self.size, parts);
+        let path = self.buffered.path();
+        let deduplicated = !shared.name_object(path, &digest, self.size)?;
+        fail::fail_point!("store::commit::after_rename");
+        self.discard()?;
+        Ok(Committed {
+            digest,
+            deduplicated,
+        })
+    }
+
+    pub(super) fn commit_warm(
+        &self,
+        digest: Digest,
+        parts: &[PartHash],
+        permit: OwnedSemaphorePermit,
+        syncers: &Threads,
+    ) -> Result<Committed, Error> {
+        let shared = &self.shared;
+        if shared.has_object(&digest, self.size)? || shared.has_fresh(&digest, self.size)? {
+            return self.deduplicate(digest);
+        }
+        self.finish()?;
+        shared.keep_parts(&digest, self.size, parts);
+        let moved = shared.name_fresh(self.buffered.path(), &digest)?;
+        fail::fail_point!("store::commit::after_fresh");
+        if moved {
+            // The writer's own descriptor goes along: an error of write-back may be reported to it alone.
+            let writer = Arc::clone(&self.buffered);
+            syncers.submit(shared.sync_job(writer, digest, self.size, permit));
+        }
+        self.discard()?;
+        Ok(Committed {
+            digest,
+            deduplicated: !moved,
+        })
+    }
+
+    fn deduplicate(&self, digest: Digest) -> Result<Committed, Error> {
+        self.discard()?;
+        Ok(Committed {
+            digest,
+            deduplicated: true,
+        })
+    }
+
+    /// Cuts the pad off, checks the length and seals.
+    fn finish(&self) -> Result<(), Error> {
+        let (disk, path) = (&*self.shared.disk, self.buffered.path());
+        fail::fail_point!("store::commit::before_truncate");
+        disk.truncate(&self.buffered, self.size)
+            .at("truncate", path)?;
+        let found = disk.stat(path).at("read", path)?.size;
+        if found != self.size {
+            let error = io::Error::other(format!("the file has {found} bytes, not {}", self.size));
+            return Err(self.lose("check", error));
+        }
+        disk.seal(&self.buffered).at("seal", path)?;
+        Ok(())
+    }
+
+    /// Drops the data: what was in the page cache is gone.
+    fn lose(&self, operation: &'static str, error: io::Error) -> Error {
+        let error = error_at(operation, self.buffered.path(), error);
+        if let Err(left) = self.discard() {
+            tracing::warn!(error = %crate::error::chain(&left), "data that could not be synced was not removed");
+        }
+        Error::Sync(error)
+    }
+}
+
+impl Shared {
+    /// Whether an object of this size has its name. One of another size is put into quarantine.
+    pub(super) fn has_object(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
+        let path = self.layout.object(digest);
+        match find(&*self.disk, &path).at("read", &path)? {
+            None => Ok(false),
+            Some(stat) if stat.kind == FileKind::File && stat.size == size => Ok(true),
+            Some(_) => {
+                self.retire(digest, size, Cause::Length, Vec::new())?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether this boot has verified an object of this size that is not durable yet.
+    pub(super) fn has_fresh(&self, digest: &Digest, size: u64) -> Result<bool, PathError> {
+        let path = self.layout.fresh_object(&self.boot_id, digest);
+        let found = find(&*self.disk, &path).at("read", &path)?;
+        Ok(found.is_some_and(|stat| stat.kind == FileKind::File && stat.size == size))
+    }
+
+    /// Gives a synced file its name in `objects/`; false if the name is taken by a file of that size, and `from` is
+    /// removed then.
+    pub(super) fn name_object(
+        &self,
+        from: &Path,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<bool, Error> {
+        let path = self.layout.object(digest);
+        fail::fail_point!("store::commit::before_rename");
+        let mut named = self.rename_noreplace(from, &path).at("rename to", &path)?;
+        if !named && !self.has_object(digest, size)? {
+            named = self.rename_noreplace(from, &path).at("rename to", &path)?;
+        }
+        if named {
+            self.mark_dirty(path.parent());
+            self.heal(digest);
+        } else {
+            self.disk.unlink(from).at("remove", from)?;
+        }
+        Ok(named)
+    }
+
+    /// Gives a verified file its name in `fresh/`; false if the name is taken.
+    pub(super) fn name_fresh(&self, from: &Path, digest: &Digest) -> Result<bool, PathError> {
+        let path = self.layout.fresh_object(&self.boot_id, digest);
+        let named = self.rename_noreplace(from, &path).at("rename to", &path)?;
+        if named {
+            self.heal(digest);
+        }
+        Ok(named)
+    }
+
+    /// Renames unless the new name is taken; false if it is.
+    pub(super) fn rename_noreplace(&self, from: &Path, to: &Path) -> io::Result<bool> {
+        let renamed = if self.probe.noreplace {
+            self.disk.rename_noreplace(from, to)
+        } else {
+            // The store has one owner, and this lock makes its threads take turns.
+            let _turn = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+            match find(&*self.disk, to)? {
+                Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                None => self.disk.rename(from, to),
+            }
+        };
+        match renamed {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The background step: sync on the writer's own descriptor, then the name in `objects/`.
+    pub(super) fn sync_job(
+        self: &Arc<Self>,
+        writer: Arc<Handle>,
+        digest: Digest,
+        size: u64,
+        permit: OwnedSemaphorePermit,
+    ) -> impl FnOnce() + Send + 'static {
+        let shared = Arc::clone(self);
+        move || {
+            if let Err(error) = shared.settle(&writer, &digest, size) {
+                tracing::error!(digest = %digest, error = %crate::error::chain(&error), "a fresh object was not made durable");
+            }
+            drop(writer);
+            drop(permit);
+        }
+    }
+
+    fn settle(&self, writer: &Handle, digest: &Digest, size: u64) -> Result<(), Error> {
+        let fresh = self.layout.fresh_object(&self.boot_id, digest);
+        fail::fail_point!("store::fresh::before_sync");
+        if let Err(error) = self.disk.sync_data(writer) {
+            let error = error_at("sync", &fresh, error);
+            self.report_damage(digest, size, Cause::Sync, Vec::new());
+            self.disk.unlink(&fresh).at("remove", &fresh)?;
+            return Err(Error::Sync(error));
+        }
+        fail::fail_point!("store::fresh::after_sync");
+        self.name_object(&fresh, digest, size)?;
+        fail::fail_point!("store::fresh::after_rename");
+        Ok(())
+    }
+}

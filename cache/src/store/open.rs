@@ -1,0 +1,192 @@
+//! Opening a store: refuse before touching, then lock, lay out, probe, clear what a crash left, verify what was
+//! fresh.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
+
+use super::error::Error;
+use super::flusher::Flusher;
+use super::fresh::QUEUE;
+use super::history::History;
+use super::layout::{Layout, ensure_fan};
+use super::lease::Leases;
+use super::lock::Lock;
+use super::meta::{Home, Meta};
+use super::probe::{Probe, probe};
+use super::records::Records;
+use super::{Config, Env, Shared, Store};
+use crate::disk::{Disk, Threads, find};
+use crate::error::{IoContext, PathError};
+
+impl Store {
+    /// Opens the store at the configured root, or makes one in an empty or absent directory.
+    ///
+    /// Fails with [`Error::Locked`] if another process owns it, and before anything is touched if it was written by
+    /// a later version. Removes what a crash left; re-hashes what was not durable. Blocking.
+    pub fn open(config: Config, env: Env) -> Result<Arc<Self>, Error> {
+        let disk = &*env.disk;
+        let root = &config.root;
+        std::fs::create_dir_all(root).map_err(|error| unusable(root, "created", &error))?;
+        if Meta::read(disk, root)?.is_none() {
+            refuse_foreign(disk, root)?;
+        }
+        let lock = Lock::take(root).map_err(|error| explain(root, error))?;
+        fail::fail_point!("store::open::after_lock");
+        let layout = Layout::new(root);
+        let (id, probe) = prepare(disk, &config, &layout).map_err(|error| explain(root, error))?;
+        fail::fail_point!("store::open::after_layout");
+        let shared = Shared {
+            records: Records::new(Arc::clone(&env.disk), layout.clone()),
+            leases: Leases::new(Arc::clone(&env.clock)),
+            history: History::new(Arc::clone(&env.disk), layout.clone()),
+            disk: env.disk,
+            clock: env.clock,
+            boot_id: env.boot_id,
+            id,
+            layout,
+            probe,
+            config,
+            serial: AtomicU64::new(0),
+            accounts: super::space::Accounts::default(),
+            active: Mutex::default(),
+            dirty: Mutex::default(),
+            damages: Mutex::default(),
+            naming: Mutex::default(),
+            copying: Mutex::default(),
+            reclaiming: Mutex::default(),
+            _lock: lock,
+        };
+        shared.recover_fresh()?;
+        shared.ensure_fresh()?;
+        shared.load_damages()?;
+        shared.tidy_quarantine()?;
+        fail::fail_point!("store::open::after_fresh");
+        start(Arc::new(shared))
+    }
+}
+
+fn start(shared: Arc<Shared>) -> Result<Arc<Store>, Error> {
+    let root = shared.layout.root().to_path_buf();
+    let failed = |error: io::Error| Error::Unusable {
+        root: root.clone(),
+        reason: format!("its threads cannot be started ({error}); raise the limit of processes"),
+    };
+    let threads = Threads::start("tonnage-io", shared.config.io_threads).map_err(failed)?;
+    let syncers = Threads::start("tonnage-sync", shared.config.sync_threads).map_err(failed)?;
+    let flusher = Flusher::start(Arc::clone(&shared)).map_err(failed)?;
+    Ok(Arc::new(Store {
+        threads,
+        syncers: Arc::new(syncers),
+        _flusher: flusher,
+        syncing: Arc::new(Semaphore::new(QUEUE as usize)),
+        shared,
+    }))
+}
+
+/// Brings the directory into shape; returns the store's id and what the filesystem can do.
+fn prepare(disk: &dyn Disk, config: &Config, layout: &Layout) -> Result<(String, Probe), Error> {
+    let root = &config.root;
+    let home = Home::here(disk, config)?;
+    // Read again under the lock: another process may have made the store meanwhile.
+    let meta = match Meta::read(disk, root)? {
+        Some(meta) => meta,
+        None => {
+            let meta = Meta::new(home.clone());
+            meta.write(disk, root)?;
+            meta
+        }
+    };
+    fail::fail_point!("store::open::after_meta");
+    layout.ensure(disk)?;
+    for name in ["tmp", "trash"] {
+        clear(disk, &layout.top(name))?;
+    }
+    let mut found = probe(disk, root)?;
+    found.direct &= config.direct;
+    if meta.home.is_same(&home) {
+        return Ok((meta.store_id, found));
+    }
+    let meta = take_over(disk, layout, &meta, home)?;
+    Ok((meta.store_id, found))
+}
+
+/// Makes a copied store our own: nothing that it says about this machine is believed, and its objects must be
+/// verified before use. The new id is written last, so that a crash in between starts over.
+fn take_over(disk: &dyn Disk, layout: &Layout, old: &Meta, home: Home) -> Result<Meta, Error> {
+    tracing::warn!(
+        store_id = old.store_id,
+        "the store is a copy: its records are dropped and its objects are verified before use"
+    );
+    let unverified = layout.top("unverified");
+    let objects = layout.top("objects");
+    if find(disk, &unverified).at("read", &unverified)?.is_none() {
+        disk.rename(&objects, &unverified)
+            .at("rename to", &unverified)?;
+        ensure_fan(disk, &objects)?;
+    }
+    for name in ["records", "views", "fresh", "partial", "quarantine"] {
+        clear(disk, &layout.top(name))?;
+    }
+    let meta = Meta {
+        store_id: Meta::new(home.clone()).store_id,
+        home,
+        ..old.clone()
+    };
+    meta.write(disk, layout.root())?;
+    Ok(meta)
+}
+
+fn clear(disk: &dyn Disk, directory: &Path) -> Result<(), PathError> {
+    for name in disk.list(directory).at("list", directory)? {
+        let path = directory.join(name.name);
+        disk.remove_tree(&path).at("remove", &path)?;
+    }
+    Ok(())
+}
+
+/// Refuses a directory that holds something else; what a start that was cut short leaves is fine.
+fn refuse_foreign(disk: &dyn Disk, root: &Path) -> Result<(), Error> {
+    let ours = ["lock", "control.sock", "meta.json.new", "lost+found"];
+    let names = disk
+        .list(root)
+        .map_err(|error| unusable(root, "read", &error))?;
+    match names
+        .iter()
+        .find(|name| !ours.iter().any(|ours| name.name == *ours))
+    {
+        Some(name) => Err(Error::Unusable {
+            root: root.to_path_buf(),
+            reason: format!(
+                "it holds {:?} and no cache; choose an empty directory",
+                name.name
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn unusable(root: &Path, verb: &str, error: &io::Error) -> Error {
+    Error::Unusable {
+        root: root.to_path_buf(),
+        reason: format!(
+            "it cannot be {verb} ({error}); choose another directory, or make this one writable"
+        ),
+    }
+}
+
+/// Says what to do about a directory that cannot be written.
+fn explain(root: &Path, error: Error) -> Error {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match &error {
+        Error::Path(PathError { source, .. })
+            if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem) =>
+        {
+            unusable(root, "written", source)
+        }
+        _ => error,
+    }
+}
