@@ -26,6 +26,7 @@ mod gcs;
 mod http;
 mod local;
 mod outcome;
+mod place;
 mod remote;
 mod s3;
 

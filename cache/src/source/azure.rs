@@ -11,9 +11,10 @@ use serde::Deserialize;
 use url::Url;
 
 use super::collect::Item;
-use super::config::{Addressing, SourceConfig, bucket_and_base, check_name};
+use super::config::{Addressing, SourceConfig};
 use super::connector::Transport;
 use super::credentials::{Credentials, Keys};
+use super::place::{bucket_and_base, check_name};
 use super::remote::{Dialect, Page, Parts, Remote, parameter};
 use super::{Error, Source, Version, date};
 use crate::gate::Gate;

@@ -11,9 +11,10 @@ use object_store::RetryConfig;
 use object_store::client::HttpRequest;
 use object_store::gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder};
 
-use super::config::{Addressing, Auth, SourceConfig, bucket_and_base};
+use super::config::{Addressing, Auth, SourceConfig};
 use super::connector::Transport;
 use super::credentials::{Credentials, Keys, Stamp, read_text};
+use super::place::bucket_and_base;
 use super::remote::{Dialect, Parts, Remote};
 use super::{Error, Source, s3};
 use crate::gate::Gate;

@@ -15,9 +15,10 @@ use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use url::Url;
 
 use super::collect::{Collector, Item};
-use super::config::{Auth, SourceConfig, bad};
+use super::config::{Auth, SourceConfig};
 use super::connector::{Reply, Transport};
 use super::outcome::{self, Asked};
+use super::place::bad;
 use super::remote::{KEY, join};
 use super::{Body, Entry, Error, Limits, Listing, Source, Version, answer, date};
 use crate::gate::{Gate, Refusal};

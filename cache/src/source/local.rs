@@ -16,7 +16,8 @@ use futures::{StreamExt, stream};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::collect::{Collector, Item};
-use super::config::{Auth, SourceConfig, bad};
+use super::config::{Auth, SourceConfig};
+use super::place::bad;
 use super::remote::join;
 use super::{Body, Entry, Error, Limits, Listing, Source, Version, answer};
 use crate::error::IoContext;

@@ -7,9 +7,10 @@ use object_store::aws::{AwsAuthorizer, AwsCredential};
 use object_store::client::HttpRequest;
 use url::Url;
 
-use super::config::{Addressing, SourceConfig, bad, bucket_and_base};
+use super::config::{Addressing, SourceConfig};
 use super::connector::Transport;
 use super::credentials::{Credentials, Keys};
+use super::place::{bad, bucket_and_base};
 use super::remote::{Dialect, Parts, Remote, parameter};
 use super::{Error, Source};
 use crate::gate::Gate;

@@ -28,6 +28,17 @@ fn escaped(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
+fn blob(key: &str) -> String {
+    let name = key.strip_prefix("tree/").unwrap();
+    format!(
+        "<Blob><Name>{}</Name><Properties><Last-Modified>Sun, 06 Nov 1994 08:49:37 GMT</Last-Modified>\
+         <Etag>0x{}</Etag><Content-Length>{}</Content-Length></Properties></Blob>",
+        escaped(key),
+        name.len(),
+        content(name).len()
+    )
+}
+
 /// Two blobs per page; the marker is the number of blobs that have been.
 fn page(query: &str) -> Answer {
     let prefix = parameter(query, "prefix");
@@ -35,18 +46,10 @@ fn page(query: &str) -> Answer {
     let mut keys: Vec<String> = NAMES.iter().map(|name| format!("tree/{name}")).collect();
     keys.sort_unstable();
     keys.retain(|key| key.starts_with(&prefix));
-    let blobs: String = (keys.iter().skip(from).take(2))
-        .map(|key| {
-            let name = key.strip_prefix("tree/").unwrap();
-            format!(
-                "<Blob><Name>{}</Name><Properties><Last-Modified>Sun, 06 Nov 1994 08:49:37 GMT</Last-Modified>\
-                 <Etag>0x{}</Etag><Content-Length>{}</Content-Length></Properties></Blob>",
-                escaped(key),
-                name.len(),
-                content(name).len()
-            )
-        })
+    let blobs: Vec<String> = (keys.iter().skip(from).take(2))
+        .map(|key| blob(key))
         .collect();
+    let blobs = blobs.concat();
     let next = if from + 2 < keys.len() {
         (from + 2).to_string()
     } else {

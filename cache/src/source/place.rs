@@ -1,0 +1,207 @@
+//! The URLs that name sources: taken apart, checked, and shown without what may be secret in them.
+
+use url::Url;
+
+use super::Error;
+use super::config::SourceConfig;
+use crate::path::{Escaped, RelPath};
+
+/// The kind of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    S3,
+    Gcs,
+    Azure,
+    Http,
+    File,
+}
+
+/// The kind of source that a URL names.
+pub(super) fn scheme(url: &str) -> Result<Scheme, Error> {
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        Some("s3") => Ok(Scheme::S3),
+        Some("gs") => Ok(Scheme::Gcs),
+        Some("az") => Ok(Scheme::Azure),
+        Some("http" | "https") => Ok(Scheme::Http),
+        Some("file") => Ok(Scheme::File),
+        _ => Err(bad(
+            &without_secrets(url),
+            "is not the URL of a source: use s3://bucket/path, gs://bucket/path, az://account/container/path, \
+             https://host/file or file:///directory",
+        )),
+    }
+}
+
+/// Takes a URL of the command line apart: the source (without name and credentials) and the path below it.
+/// An absolute path of the file system is taken as `file://`. Hosts of `http(s)` URLs are given explicitly, so
+/// their scheme and loopback addresses are allowed.
+pub fn parse_url(text: &str) -> Result<(SourceConfig, String), Error> {
+    let mut config = SourceConfig::default();
+    if text.starts_with('/') {
+        config.url = format!("file://{text}");
+        return Ok((config, String::new()));
+    }
+    let kind = scheme(text)?;
+    if kind == Scheme::File {
+        text.clone_into(&mut config.url);
+        return Ok((config, String::new()));
+    }
+    refuse_extras(text)?;
+    let keep = match kind {
+        Scheme::S3 | Scheme::Gcs | Scheme::Http => 3,
+        Scheme::Azure => 4,
+        Scheme::File => 0,
+    };
+    let pieces: Vec<&str> = text.splitn(keep + 1, '/').collect();
+    let (head, path) = match pieces.split_at_checked(keep) {
+        Some((head, rest)) => (head, rest.first().copied().unwrap_or_default()),
+        None => (&*pieces, ""),
+    };
+    let complete = head.len() == keep
+        && head
+            .get(2..)
+            .is_some_and(|named| named.iter().all(|part| !part.is_empty()));
+    if !complete {
+        return Err(bad(text, "names no bucket, container or host"));
+    }
+    config.url = head.join("/");
+    let path = if kind == Scheme::Http {
+        config.allow_http = true;
+        config.allow_loopback = true;
+        decoded(text, path)?
+    } else {
+        path.trim_end_matches('/').to_owned()
+    };
+    if !path.is_empty() {
+        RelPath::parse(&path)?;
+    }
+    Ok((config, path))
+}
+
+fn decoded(text: &str, path: &str) -> Result<String, Error> {
+    percent_encoding::percent_decode_str(path)
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| bad(text, "is not UTF-8"))
+}
+
+/// A URL with a host and without credentials, query and fragment.
+pub(super) fn checked_url(text: &str) -> Result<Url, Error> {
+    refuse_extras(text)?;
+    let url = Url::parse(text).map_err(|_| bad(text, "is not a URL"))?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(bad(text, "names no host"));
+    }
+    Ok(url)
+}
+
+fn refuse_extras(text: &str) -> Result<(), Error> {
+    let authority = text.split('/').nth(2).unwrap_or_default();
+    let why = if authority.contains('@') {
+        "carries credentials, which belong into files"
+    } else if text.starts_with("http") && text.contains('?') {
+        "has a query, which may carry a signature: use a plain URL"
+    } else if text.starts_with("http") && text.contains('#') {
+        "has a fragment"
+    } else if text.chars().any(char::is_control) {
+        "has a control character"
+    } else {
+        return Ok(());
+    };
+    Err(bad(&without_secrets(text), why))
+}
+
+/// The part of a URL that may be shown: no user information, query or fragment.
+fn without_secrets(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    match text.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = match rest.find('/') {
+                Some(at) => rest.split_at(at),
+                None => (rest, ""),
+            };
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{path}")
+        }
+        None => text.to_owned(),
+    }
+}
+
+/// A sentence about a text that was given.
+pub(super) fn bad(text: &str, why: &str) -> Error {
+    Error::Reference(format!("{} {why}", Escaped(text)))
+}
+
+/// Bucket and base prefix of `s3://bucket/base` and its like, checked; the base has no slash at its end.
+pub(super) fn bucket_and_base(url: &str) -> Result<(String, String), Error> {
+    refuse_extras(url)?;
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let (bucket, base) = rest.split_once('/').unwrap_or((rest, ""));
+    check_name(url, bucket)?;
+    let base = base.trim_end_matches('/');
+    if !base.is_empty() {
+        RelPath::parse(base)?;
+    }
+    Ok((bucket.to_owned(), base.to_owned()))
+}
+
+/// Names of buckets, containers and accounts go into hosts and paths as they are.
+pub(super) fn check_name(url: &str, name: &str) -> Result<(), Error> {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'$');
+    let sound = !name.is_empty()
+        && name.len() <= 255
+        && name.bytes().all(plain)
+        && name.bytes().any(|byte| byte != b'.');
+    if sound {
+        Ok(())
+    } else {
+        Err(bad(
+            url,
+            "does not name a valid bucket, container or account",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        for (text, url, path) in [
+            ("s3://b", "s3://b", ""),
+            ("s3://b/", "s3://b", ""),
+            ("s3://b/models/llama 3/", "s3://b", "models/llama 3"),
+            ("s3://b/a?b#c%41", "s3://b", "a?b#c%41"),
+            ("gs://b/x", "gs://b", "x"),
+            ("az://acc/cont/x/y", "az://acc/cont", "x/y"),
+            ("https://h:8443/a%20b/c", "https://h:8443", "a b/c"),
+            ("file:///srv/models", "file:///srv/models", ""),
+            ("/srv/models", "file:///srv/models", ""),
+        ] {
+            let (config, below) = parse_url(text).unwrap();
+            assert_eq!((config.url.as_str(), below.as_str()), (url, path), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_refused_with_a_sentence() {
+        for (text, words) in [
+            ("models", "is not the URL of a source"),
+            ("ftp://host/x", "is not the URL of a source"),
+            ("s3://", "names no bucket"),
+            ("s3:///key", "names no bucket"),
+            ("az://account", "names no bucket, container or host"),
+            ("s3://b/../x", "has a component"),
+            ("s3://b//x", "is absolute"),
+            ("https://user:canary@host/x", "carries credentials"),
+            ("https://host/x?sig=canary", "has a query"),
+            ("ftp://user:canary@host/x?sig=canary", "is not the URL"),
+        ] {
+            let error = parse_url(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+            assert!(!error.contains("canary"), "{error}");
+        }
+    }
+}
