@@ -15,10 +15,10 @@ use url::Url;
 use super::credentials::Keys;
 use super::place::{Scheme, bad, checked_url, scheme};
 use super::{Error, Limits, Source, azure, gcs, http, local, s3};
-
-pub use super::place::parse_url;
 use crate::gate::Gate;
 use crate::gate::address::{AddressRules, Cidr};
+
+pub use super::place::parse_url;
 
 /// One place to read from, as an admin writes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
