@@ -1,0 +1,283 @@
+//! Loads through the front door: what is fetched, what is shared, what a view holds.
+
+mod memory_source;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use memory_source::MemorySource;
+use tonnage_cache::cache::{Cache, Config, Error, LoadOptions, Loaded, Reference};
+use tonnage_cache::digest::Digest;
+use tonnage_cache::error::Kind;
+use tonnage_cache::gate::OpenGate;
+use tonnage_cache::source::Source;
+use tonnage_cache::source::select::Selection;
+use tonnage_cache::store::{Env, Holder};
+
+fn bytes(seed: u8, length: usize) -> Vec<u8> {
+    let mut out = vec![0u8; length];
+    let mut reader = blake3::Hasher::new().update(&[seed]).finalize_xof();
+    reader.fill(&mut out);
+    out
+}
+
+fn globs(patterns: &[&str]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
+}
+
+async fn open(root: &Path) -> Arc<Cache> {
+    let mut config = Config::new(root);
+    config.revision_ttl = std::time::Duration::ZERO;
+    Cache::open(config, Env::real(), OpenGate::shared()).await.unwrap()
+}
+
+fn reference(source: &Arc<MemorySource>, path: &str) -> Reference {
+    let source: Arc<MemorySource> = Arc::clone(source);
+    Reference::new(source as Arc<dyn Source>, path)
+}
+
+fn options(name: &str) -> LoadOptions {
+    LoadOptions::new(Holder::new(name))
+}
+
+async fn load(cache: &Cache, reference: &Reference) -> Result<Loaded, Error> {
+    cache.load(reference, &options("test")).await
+}
+
+fn read(view: &Loaded, path: &str) -> Vec<u8> {
+    std::fs::read(view.view.join(path)).unwrap()
+}
+
+fn model(source: &MemorySource, prefix: &str, seed: u8) {
+    source.put(&format!("{prefix}/model.safetensors"), bytes(seed, (5 << 20) + 77));
+    source.put(&format!("{prefix}/sub/weights.bin"), bytes(seed ^ 1, 3 << 20));
+    source.put(&format!("{prefix}/config.json"), bytes(seed ^ 2, 900));
+    source.put(&format!("{prefix}/empty"), Vec::new());
+}
+
+const MODEL_BYTES: u64 = (5 << 20) + 77 + (3 << 20) + 900;
+
+#[tokio::test]
+async fn a_load_shows_every_byte_and_a_second_one_fetches_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let first = load(&cache, &reference(&source, "m")).await.unwrap();
+    assert_eq!(read(&first, "model.safetensors"), bytes(1, (5 << 20) + 77));
+    assert_eq!(read(&first, "sub/weights.bin"), bytes(0, 3 << 20));
+    assert_eq!(read(&first, "config.json"), bytes(3, 900));
+    assert_eq!(read(&first, "empty"), b"");
+    assert_eq!(source.served_total(), MODEL_BYTES);
+    assert_eq!(first.report.origins.source, MODEL_BYTES);
+    assert_eq!(first.report.bytes, MODEL_BYTES);
+    let second = load(&cache, &reference(&source, "m")).await.unwrap();
+    assert_eq!(second.view, first.view);
+    assert_eq!(second.report.origins.cached, MODEL_BYTES);
+    assert_eq!(source.served_total(), MODEL_BYTES);
+}
+
+#[tokio::test]
+async fn a_view_is_read_only_down_to_its_directories() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let loaded = load(&cache, &reference(&source, "m")).await.unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&loaded.view), 0o555);
+    assert_eq!(mode(&loaded.view.join("sub")), 0o555);
+    assert_eq!(mode(&loaded.view.join("config.json")), 0o444);
+    assert_eq!(mode(&loaded.view.join("model.safetensors")), 0o444);
+}
+
+#[tokio::test]
+async fn a_new_revision_with_one_changed_file_fetches_that_file_only() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let old = load(&cache, &reference(&source, "m")).await.unwrap();
+    source.put("m/config.json", bytes(99, 1200));
+    let new = load(&cache, &reference(&source, "m")).await.unwrap();
+    assert_eq!(source.served_total(), MODEL_BYTES + 1200);
+    assert_eq!(new.report.origins.source, 1200);
+    assert_eq!(new.report.origins.unchanged, MODEL_BYTES - 900);
+    assert_eq!(read(&new, "config.json"), bytes(99, 1200));
+    assert_eq!(read(&old, "config.json"), bytes(3, 900));
+    assert_ne!(old.fingerprint, new.fingerprint);
+}
+
+#[tokio::test]
+async fn equal_content_under_another_key_is_fetched_again_and_stored_once() {
+    use std::os::unix::fs::MetadataExt;
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    model(&source, "copy", 1);
+    let cache = open(root.path()).await;
+    let first = load(&cache, &reference(&source, "m")).await.unwrap();
+    let copy = load(&cache, &reference(&source, "copy")).await.unwrap();
+    assert_eq!(source.served_total(), 2 * MODEL_BYTES);
+    assert_eq!(copy.report.origins.dedup, MODEL_BYTES);
+    assert_eq!(copy.view, first.view, "equal manifests are one view");
+    let inode = |loaded: &Loaded| std::fs::metadata(loaded.view.join("model.safetensors")).unwrap().ino();
+    assert_eq!(inode(&first), inode(&copy));
+}
+
+#[tokio::test]
+async fn concurrent_loads_that_share_files_fetch_each_byte_once() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::guarded("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let mut part = reference(&source, "m");
+    part.selection = Selection::new(&globs(&["*.safetensors"]), &globs(&[])).unwrap();
+    let whole = reference(&source, "m");
+    let loads = async {
+        tokio::join!(load(&cache, &whole), load(&cache, &part), load(&cache, &whole), load(&cache, &whole))
+    };
+    let (outcomes, ()) = tokio::join!(loads, async { source.let_through(1000) });
+    for outcome in [&outcomes.0, &outcomes.2, &outcomes.3] {
+        assert_eq!(read(outcome.as_ref().unwrap(), "model.safetensors"), bytes(1, (5 << 20) + 77));
+    }
+    assert_eq!(outcomes.1.unwrap().manifest.files().len(), 1);
+    assert_eq!(source.served_total(), MODEL_BYTES);
+}
+
+#[tokio::test]
+async fn a_source_that_changes_during_a_load_is_loaded_anew_and_never_mixed() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    source.replace_at_next_open("m/model.safetensors", bytes(50, 4 << 20));
+    let loaded = load(&cache, &reference(&source, "m")).await.unwrap();
+    assert_eq!(read(&loaded, "model.safetensors"), bytes(50, 4 << 20));
+    assert_eq!(source.listings(), 2);
+}
+
+#[tokio::test]
+async fn a_pinned_revision_refuses_another_and_needs_no_listing_when_complete() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let first = load(&cache, &reference(&source, "m")).await.unwrap();
+    let mut pinned = reference(&source, "m");
+    pinned.revision = Some(first.fingerprint);
+    source.put("m/config.json", bytes(99, 1200));
+    let listings = source.listings();
+    assert_eq!(load(&cache, &pinned).await.unwrap().view, first.view);
+    assert_eq!(source.listings(), listings);
+    pinned.revision = Some(Digest::of(b"another"));
+    let error = load(&cache, &pinned).await.unwrap_err();
+    assert!(matches!(error, Error::OtherRevision { .. }), "{error}");
+    assert_eq!(error.kind(), Kind::Conflict);
+}
+
+#[tokio::test]
+async fn content_that_differs_from_a_pinned_digest_is_not_served() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let mut pinned = reference(&source, "m");
+    pinned.digest = Some(Digest::of(b"what I wanted"));
+    let error = load(&cache, &pinned).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+    assert_eq!(std::fs::read_dir(root.path().join("views")).unwrap().count(), 0);
+    pinned.digest = None;
+    let good = load(&cache, &pinned).await.unwrap();
+    pinned.digest = Some(good.manifest_digest);
+    assert_eq!(load(&cache, &pinned).await.unwrap().view, good.view);
+}
+
+#[tokio::test]
+async fn a_revision_above_the_limit_is_refused_before_any_byte() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let mut options = options("test");
+    options.limit_bytes = Some(MODEL_BYTES - 1);
+    let error = cache.load(&reference(&source, "m"), &options).await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { bytes: MODEL_BYTES, .. }), "{error}");
+    assert_eq!(source.served_total(), 0);
+}
+
+#[tokio::test]
+async fn a_restart_keeps_content_and_fetches_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    load(&cache, &reference(&source, "m")).await.unwrap();
+    drop(cache);
+    let cache = open(root.path()).await;
+    let again = load(&cache, &reference(&source, "m")).await.unwrap();
+    assert_eq!(source.served_total(), MODEL_BYTES);
+    assert_eq!(read(&again, "model.safetensors"), bytes(1, (5 << 20) + 77));
+}
+
+#[tokio::test]
+async fn a_damaged_view_is_left_and_the_next_generation_is_built() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let first = load(&cache, &reference(&source, "m")).await.unwrap();
+    let view = first.view.clone();
+    drop(first);
+    cache.store().sync_now().await;
+    drop(cache);
+    std::fs::set_permissions(&view, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::remove_file(view.join("config.json")).unwrap();
+    let cache = open(root.path()).await;
+    let second = load(&cache, &reference(&source, "m")).await.unwrap();
+    assert_ne!(second.view, view);
+    assert!(second.view.to_string_lossy().ends_with(".1"));
+    assert_eq!(read(&second, "config.json"), bytes(3, 900));
+    assert_eq!(source.served_total(), MODEL_BYTES);
+}
+
+#[tokio::test]
+async fn include_and_exclude_choose_files_and_nothing_left_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let mut some = reference(&source, "m");
+    some.selection = Selection::new(&globs(&["**"]), &globs(&["*.safetensors", "sub/**"])).unwrap();
+    let loaded = load(&cache, &some).await.unwrap();
+    let names: Vec<&str> = loaded.manifest.files().iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(names, ["config.json", "empty"]);
+    some.selection = Selection::new(&globs(&["*.gguf"]), &globs(&[])).unwrap();
+    assert_eq!(load(&cache, &some).await.unwrap_err().kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn a_cancelled_load_keeps_what_is_verified() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::guarded("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let options = options("test");
+    let whole = reference(&source, "m");
+    // Let some opens through, then cancel while the others wait at the turnstile.
+    source.let_through(2);
+    let cancelled = async {
+        while source.served_total() == 0 {
+            tokio::task::yield_now().await;
+        }
+        options.cancel.cancel();
+    };
+    let (outcome, ()) = tokio::join!(cache.load(&whole, &options), cancelled);
+    assert!(outcome.is_err());
+    source.let_through(1000);
+    let loaded = load(&cache, &whole).await.unwrap();
+    assert_eq!(read(&loaded, "model.safetensors"), bytes(1, (5 << 20) + 77));
+    assert_eq!(read(&loaded, "sub/weights.bin"), bytes(0, 3 << 20));
+}
