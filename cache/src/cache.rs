@@ -172,7 +172,9 @@ pub enum Error {
         path: String,
     },
     /// The source shows another revision than the pinned one.
-    #[error("revision {pinned} was asked for, but the source now shows revision {found}; pin that one or restore the files")]
+    #[error(
+        "revision {pinned} was asked for, but the source now shows revision {found}; pin that one or restore the files"
+    )]
     OtherRevision {
         /// What was asked for.
         pinned: Digest,
@@ -188,7 +190,9 @@ pub enum Error {
         found: Digest,
     },
     /// The source changed faster than it could be read.
-    #[error("the source changed during each of {attempts} attempts; pin a revision or wait until the upload is complete")]
+    #[error(
+        "the source changed during each of {attempts} attempts; pin a revision or wait until the upload is complete"
+    )]
     KeepsChanging {
         /// How many loads were begun.
         attempts: u32,
@@ -229,9 +233,9 @@ impl Error {
     fn is_change(&self) -> bool {
         matches!(
             self,
-            Self::Fetch(fetch::Error::Changed { .. })
-                | Self::Source(source::Error::Changed { .. })
-                | Self::Fetch(fetch::Error::Source(source::Error::Changed { .. }))
+            Self::Fetch(
+                fetch::Error::Changed { .. } | fetch::Error::Source(source::Error::Changed { .. })
+            ) | Self::Source(source::Error::Changed { .. })
         )
     }
 }
@@ -304,11 +308,19 @@ impl Cache {
 
     /// Brings the reference's content here and lays it out, starting over when the source changes under an
     /// unpinned reference. A reference whose pinned revision is complete here is served without the network.
-    pub async fn load(&self, reference: &Reference, options: &LoadOptions) -> Result<Loaded, Error> {
+    pub async fn load(
+        &self,
+        reference: &Reference,
+        options: &LoadOptions,
+    ) -> Result<Loaded, Error> {
         for _ in 0..ATTEMPTS {
             match self.attempt(reference, options).await {
                 Err(error) if error.is_change() => {
-                    tracing::warn!(source = reference.source.name(), path = reference.path, "the source changed during a load; starting over");
+                    tracing::warn!(
+                        source = reference.source.name(),
+                        path = reference.path,
+                        "the source changed during a load; starting over"
+                    );
                     self.revisions.forget(reference);
                 }
                 outcome => return outcome,
@@ -323,7 +335,13 @@ impl Cache {
         if let Some(pin) = reference.revision
             && let Some(mut loaded) = self.find_complete(reference, pin, options).await?
         {
-            loaded.report.phases.insert(0, (Phase::Resolve, nanos(self.since(started).saturating_sub(loaded.report.total()))));
+            loaded.report.phases.insert(
+                0,
+                (
+                    Phase::Resolve,
+                    nanos(self.since(started).saturating_sub(loaded.report.total())),
+                ),
+            );
             return Ok(loaded);
         }
         let revision = tokio::select! {
@@ -332,7 +350,10 @@ impl Cache {
         };
         let resolved = self.since(started);
         let mut loaded = self.stage(reference, &revision, options).await?;
-        loaded.report.phases.insert(0, (Phase::Resolve, nanos(resolved)));
+        loaded
+            .report
+            .phases
+            .insert(0, (Phase::Resolve, nanos(resolved)));
         Ok(loaded)
     }
 

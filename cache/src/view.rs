@@ -99,11 +99,16 @@ impl Views {
             return Err(self.abandon(&staging, error));
         }
         loop {
-            let generation = self.newest(digest)?.map_or(0, |newest| newest.saturating_add(1));
+            let generation = self
+                .newest(digest)?
+                .map_or(0, |newest| newest.saturating_add(1));
             let view = self.path(digest, generation);
             match self.store.disk().rename_noreplace(&staging, &view) {
                 Ok(()) => {
-                    self.store.disk().set_mode(&view, 0o555).at("change the mode of", &view)?;
+                    self.store
+                        .disk()
+                        .set_mode(&view, 0o555)
+                        .at("change the mode of", &view)?;
                     self.lock().insert(view.clone());
                     return Ok(view);
                 }
@@ -151,7 +156,10 @@ impl Views {
         let mut next = 0u64;
         while next <= newest.map_or(GAP, |found: u64| found.saturating_add(GAP)) {
             let view = self.path(digest, next);
-            if disk::find(self.store.disk(), &view).at("read", &view)?.is_some() {
+            if disk::find(self.store.disk(), &view)
+                .at("read", &view)?
+                .is_some()
+            {
                 newest = Some(next);
             }
             next = next.saturating_add(1);
@@ -178,7 +186,8 @@ impl Views {
         self.link_all(staging, manifest.files())?;
         for directory in directories.iter().rev() {
             let path = staging.join(directory);
-            disk.set_mode(&path, 0o555).at("change the mode of", &path)?;
+            disk.set_mode(&path, 0o555)
+                .at("change the mode of", &path)?;
         }
         Ok(())
     }

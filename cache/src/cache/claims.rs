@@ -57,9 +57,9 @@ impl Claims {
         let flags = keys
             .iter()
             .map(|key| {
-                let free = taken.insert(key.clone());
+                let free = taken.insert(*key);
                 if free {
-                    mine.push(key.clone());
+                    mine.push(*key);
                 }
                 free
             })

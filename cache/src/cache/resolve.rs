@@ -55,17 +55,15 @@ impl Revisions {
         self.lock().remove(&key(reference));
     }
 
-    async fn listing(
-        &self,
-        reference: &Reference,
-        limits: &Limits,
-    ) -> Result<Arc<Listing>, Error> {
+    async fn listing(&self, reference: &Reference, limits: &Limits) -> Result<Arc<Listing>, Error> {
         let slot = {
             let now = self.clock.monotonic();
             let mut slots = self.lock();
             slots.retain(|_, slot| {
                 slot.try_lock().map_or(true, |entry| {
-                    entry.as_ref().is_none_or(|(since, _)| now.saturating_sub(*since) < self.ttl)
+                    entry
+                        .as_ref()
+                        .is_none_or(|(since, _)| now.saturating_sub(*since) < self.ttl)
                         || Arc::strong_count(slot) > 1
                 })
             });

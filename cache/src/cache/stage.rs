@@ -61,6 +61,73 @@ impl Laps {
     }
 }
 
+/// What is known so far of the digests of a revision's entries.
+struct Gathering<'a> {
+    entries: &'a [Entry],
+    keys: Vec<PartialKey>,
+    found: Vec<Option<Digest>>,
+    /// Another load fetched some of it meanwhile.
+    is_shared: bool,
+}
+
+impl<'a> Gathering<'a> {
+    fn new(reference: &Reference, revision: &'a Revision) -> Self {
+        let keys: Vec<PartialKey> = revision
+            .entries
+            .iter()
+            .map(|entry| partial_key(&*reference.source, entry))
+            .collect();
+        Self {
+            entries: &revision.entries,
+            found: vec![None; keys.len()],
+            keys,
+            is_shared: false,
+        }
+    }
+
+    fn missing(&self) -> Vec<usize> {
+        self.found
+            .iter()
+            .enumerate()
+            .filter_map(|(index, digest)| digest.is_none().then_some(index))
+            .collect()
+    }
+
+    fn missing_of(&self, indices: &[usize]) -> Vec<usize> {
+        let is_missing = |index: &usize| self.found.get(*index).is_some_and(Option::is_none);
+        indices.iter().copied().filter(is_missing).collect()
+    }
+
+    fn set(&mut self, index: usize, digest: Digest) {
+        if let Some(slot) = self.found.get_mut(index) {
+            *slot = Some(digest);
+        }
+    }
+
+    /// Takes over what is stored already; bytes that another load has just brought count as cached.
+    fn take_known(
+        &mut self,
+        indices: &[usize],
+        known: Vec<Option<Digest>>,
+        options: &LoadOptions,
+        report: &mut Report,
+    ) {
+        for (index, digest) in indices.iter().zip(known) {
+            let (Some(digest), Some(entry)) = (digest, self.entries.get(*index)) else {
+                continue;
+            };
+            self.set(*index, digest);
+            options.progress.add_bytes(entry.size);
+            options.progress.add_file();
+            if self.is_shared {
+                add(&mut report.origins.cached, entry.size);
+            } else {
+                add(&mut report.origins.unchanged, entry.size);
+            }
+        }
+    }
+}
+
 impl Cache {
     /// The view of a revision that was loaded before, if all of it is still here.
     pub(super) async fn find_complete(
@@ -71,11 +138,18 @@ impl Cache {
     ) -> Result<Option<Loaded>, Error> {
         let mut laps = Laps::start(&self.clock);
         let name = RevisionRecord::name(reference, fingerprint);
-        let Some(record) = self.store.records().read::<RevisionRecord>("revisions", &name)? else {
+        let Some(record) = self
+            .store
+            .records()
+            .read::<RevisionRecord>("revisions", &name)?
+        else {
             return Ok(None);
         };
         // The lease comes before the look, so that eviction cannot come between.
-        let lease = self.store.leases().hold(options.holder.clone(), record.manifest);
+        let lease = self
+            .store
+            .leases()
+            .hold(options.holder.clone(), record.manifest);
         let Some(manifest) = self.store.get_manifest(record.manifest).await? else {
             return Ok(None);
         };
@@ -130,7 +204,9 @@ impl Cache {
         };
         options.progress.expect(report.bytes, report.files);
         let guard = self.store.leases().guard_stage();
-        let digests = self.gather(reference, revision, options, &mut report).await?;
+        let digests = self
+            .gather(reference, revision, options, &mut report)
+            .await?;
         let mut laps = Laps::start(&self.clock);
         options.progress.enter(Phase::Sync);
         let files = revision
@@ -146,7 +222,10 @@ impl Cache {
         let manifest = Arc::new(Manifest::new(files)?);
         let manifest_digest = manifest.digest();
         check_digest(reference, manifest_digest)?;
-        let lease = self.store.leases().hold(options.holder.clone(), manifest_digest);
+        let lease = self
+            .store
+            .leases()
+            .hold(options.holder.clone(), manifest_digest);
         self.store.put_manifest(&manifest).await?;
         report.add_phase(Phase::Sync, laps.lap());
         options.progress.enter(Phase::View);
@@ -184,67 +263,40 @@ impl Cache {
         report: &mut Report,
     ) -> Result<Vec<Digest>, Error> {
         let mut laps = Laps::start(&self.clock);
-        let keys: Vec<PartialKey> = revision
-            .entries
-            .iter()
-            .map(|entry| partial_key(&*reference.source, entry))
-            .collect();
-        let mut found: Vec<Option<Digest>> = vec![None; keys.len()];
-        let mut waited = false;
+        let mut gathering = Gathering::new(reference, revision);
         loop {
-            let missing: Vec<usize> = positions(&found);
+            let missing = gathering.missing();
             if missing.is_empty() {
-                break;
+                return Ok(gathering.found.into_iter().flatten().collect());
             }
-            let missing_keys: Vec<PartialKey> = pick(&keys, &missing);
-            let (claim, flags) = self.claims.take(&missing_keys);
+            let keys = pick(&gathering.keys, &missing);
+            let (claim, free) = self.claims.take(&keys);
             if claim.is_empty() {
                 options.progress.enter(Phase::Queue);
                 tokio::select! {
-                    () = self.claims.wait(&missing_keys) => {}
+                    () = self.claims.wait(&keys) => {}
                     () = options.cancel.cancelled() => return Err(Error::Cancelled),
                 }
-                waited = true;
+                gathering.is_shared = true;
                 report.add_phase(Phase::Queue, laps.lap());
                 continue;
             }
-            let mine: Vec<usize> = missing
-                .iter()
-                .zip(&flags)
-                .filter_map(|(index, free)| free.then_some(*index))
-                .collect();
-            let known = self.known(reference, pick(&keys, &mine)).await?;
-            for (index, digest) in mine.iter().zip(known) {
-                if let (Some(slot), Some(digest)) = (found.get_mut(*index), digest) {
-                    *slot = Some(digest);
-                    let size = revision.entries.get(*index).map_or(0, |entry| entry.size);
-                    options.progress.add_bytes(size);
-                    options.progress.add_file();
-                    let origin = if waited {
-                        &mut report.origins.cached
-                    } else {
-                        &mut report.origins.unchanged
-                    };
-                    *origin = origin.saturating_add(size);
-                }
-            }
+            let mine = select(&missing, &free);
+            let known = self.known(reference, pick(&gathering.keys, &mine)).await?;
+            gathering.take_known(&mine, known, options, report);
             report.add_phase(Phase::Resolve, laps.lap());
-            let wanted: Vec<usize> = mine
-                .into_iter()
-                .filter(|index| found.get(*index).is_some_and(Option::is_none))
-                .collect();
-            if !wanted.is_empty() {
-                let entries = pick(&revision.entries, &wanted);
-                let digests = self.fetch(reference, entries, options, report, &mut laps).await?;
-                for (index, digest) in wanted.into_iter().zip(digests) {
-                    if let Some(slot) = found.get_mut(index) {
-                        *slot = Some(digest);
-                    }
+            let rest = gathering.missing_of(&mine);
+            if !rest.is_empty() {
+                let entries = pick(&revision.entries, &rest);
+                let digests = self
+                    .fetch(reference, entries, options, report, &mut laps)
+                    .await?;
+                for (index, digest) in rest.into_iter().zip(digests) {
+                    gathering.set(index, digest);
                 }
             }
             drop(claim);
         }
-        Ok(found.into_iter().flatten().collect())
     }
 
     async fn fetch(
@@ -317,7 +369,7 @@ impl Cache {
         let store = Arc::clone(&self.store);
         let uid = reference.source.uid().to_owned();
         tokio::task::spawn_blocking(move || {
-            let known = store.known_objects(&uid, &keys)?;
+            let known = store.known_objects(&uid)?;
             keys.iter()
                 .map(|key| match known.get(key) {
                     Some((digest, size)) if is_stored(&store, digest, *size)? => Ok(Some(*digest)),
@@ -380,11 +432,12 @@ fn check_limit(options: &LoadOptions, bytes: u64) -> Result<(), Error> {
     }
 }
 
-fn positions(found: &[Option<Digest>]) -> Vec<usize> {
-    found
+/// Those of `indices` whose flag is set.
+fn select(indices: &[usize], flags: &[bool]) -> Vec<usize> {
+    indices
         .iter()
-        .enumerate()
-        .filter_map(|(index, digest)| digest.is_none().then_some(index))
+        .zip(flags)
+        .filter_map(|(index, flag)| flag.then_some(*index))
         .collect()
 }
 
@@ -402,7 +455,13 @@ fn add(total: &mut u64, more: u64) {
 /// The selection as text, for a record: patterns as written, one per line, `+` wanted and `-` not.
 fn selection_text(reference: &Reference) -> String {
     let selection = &reference.selection;
-    let include = selection.include().iter().map(|pattern| format!("+{pattern}\n"));
-    let exclude = selection.exclude().iter().map(|pattern| format!("-{pattern}\n"));
+    let include = selection
+        .include()
+        .iter()
+        .map(|pattern| format!("+{pattern}\n"));
+    let exclude = selection
+        .exclude()
+        .iter()
+        .map(|pattern| format!("-{pattern}\n"));
     include.chain(exclude).collect()
 }

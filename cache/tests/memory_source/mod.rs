@@ -12,7 +12,7 @@ use tonnage_cache::path::RelPath;
 use tonnage_cache::source::{Body, Entry, Error, Limits, Listing, Source, Version};
 
 #[derive(Debug)]
-pub struct MemorySource {
+pub(crate) struct MemorySource {
     uid: String,
     objects: Mutex<BTreeMap<String, (Bytes, String)>>,
     served: Mutex<HashMap<String, u64>>,
@@ -22,7 +22,7 @@ pub struct MemorySource {
 }
 
 impl MemorySource {
-    pub fn new(uid: &str) -> Self {
+    pub(crate) fn new(uid: &str) -> Self {
         Self {
             uid: uid.to_owned(),
             objects: Mutex::default(),
@@ -34,39 +34,36 @@ impl MemorySource {
     }
 
     /// Every open waits until [`Self::let_through`] has been called for it.
-    pub fn guarded(uid: &str) -> Self {
+    pub(crate) fn guarded(uid: &str) -> Self {
         Self {
             turnstile: Some(Semaphore::new(0)),
             ..Self::new(uid)
         }
     }
 
-    pub fn let_through(&self, opens: usize) {
+    pub(crate) fn let_through(&self, opens: usize) {
         if let Some(turnstile) = &self.turnstile {
             turnstile.add_permits(opens);
         }
     }
 
-    pub fn put(&self, key: &str, bytes: impl Into<Bytes>) {
+    pub(crate) fn put(&self, key: &str, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         let etag = format!("\"{}\"", &blake3::hash(&bytes).to_hex()[..16]);
         self.objects.lock().unwrap().insert(key.to_owned(), (bytes, etag));
     }
 
     /// The next open first replaces `key`.
-    pub fn replace_at_next_open(&self, key: &str, bytes: impl Into<Bytes>) {
+    pub(crate) fn replace_at_next_open(&self, key: &str, bytes: impl Into<Bytes>) {
         *self.replace_at_open.lock().unwrap() = Some((key.to_owned(), bytes.into()));
     }
 
-    pub fn served(&self, key: &str) -> u64 {
-        self.served.lock().unwrap().get(key).copied().unwrap_or(0)
-    }
 
-    pub fn served_total(&self) -> u64 {
+    pub(crate) fn served_total(&self) -> u64 {
         self.served.lock().unwrap().values().sum()
     }
 
-    pub fn listings(&self) -> u64 {
+    pub(crate) fn listings(&self) -> u64 {
         *self.listings.lock().unwrap()
     }
 }
