@@ -1,0 +1,92 @@
+//! What all requests of one job share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::buffer::Pool;
+use crate::clock::Clock;
+use crate::digest::Digest;
+use crate::gate::Gate;
+use crate::path::RelPath;
+use crate::report::{Phase, Progress};
+use crate::source::{Entry, Source};
+use crate::store::{self, PartialKey, Store};
+
+use super::settings::Settings;
+
+/// The parts of the machine, the job, and live counters.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) store: Arc<Store>,
+    pub(super) gate: Arc<dyn Gate>,
+    pub(super) pool: Pool,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) settings: Settings,
+    pub(super) source: Arc<dyn Source>,
+    pub(super) payer: String,
+    pub(super) entries: Vec<Entry>,
+    pub(super) expected: Option<HashMap<RelPath, Digest>>,
+    pub(super) progress: Arc<Progress>,
+    /// Ends every request of the job.
+    pub(super) stop: CancellationToken,
+    pub(super) started: Duration,
+    pub(super) first_byte: OnceLock<Duration>,
+    pub(super) last_byte: AtomicU64,
+    /// Bytes of parts of large files received, for the controller.
+    pub(super) received: AtomicU64,
+}
+
+impl Context {
+    /// The entry of an index that the plan gave out.
+    pub(super) fn entry(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    /// The size of an entry; 0 if there is none.
+    pub(super) fn size(&self, index: usize) -> u64 {
+        self.entry(index).map_or(0, |entry| entry.size)
+    }
+
+    /// The digest that an entry must have, if one is known.
+    pub(super) fn expected(&self, entry: &Entry) -> Option<Digest> {
+        self.expected.as_ref()?.get(&entry.path).copied()
+    }
+
+    /// The store's key of an entry's object version.
+    pub(super) fn key(&self, entry: &Entry) -> PartialKey {
+        PartialKey::new(
+            self.source.uid(),
+            &entry.key,
+            entry.version.etag.as_deref().unwrap_or_default(),
+            entry.version.version.as_deref().unwrap_or_default(),
+            entry.version.modified_millis.unwrap_or_default(),
+            entry.size,
+        )
+    }
+
+    /// Notes in the stage log that an object version is complete.
+    pub(super) fn note(&self, entry: &Entry, digest: Digest) -> Result<(), store::Error> {
+        self.store
+            .note_object(self.source.uid(), &self.key(entry), digest, entry.size)
+    }
+
+    /// Counts bytes of content as they arrive.
+    pub(super) fn saw(&self, bytes: u64) {
+        let now = self.clock.monotonic().saturating_sub(self.started);
+        if self.first_byte.set(now).is_ok() {
+            self.progress.enter(Phase::Transfer);
+        }
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.last_byte.fetch_max(nanos, Ordering::Relaxed);
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Time since the job began.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.clock.monotonic().saturating_sub(self.started)
+    }
+}

@@ -1,0 +1,121 @@
+//! One kind of requests of a job: how many run, what waits to be asked again, and how quick they are.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::connections::Controller;
+use super::hedge::Pace;
+use super::plan::Run;
+use super::settings::Settings;
+use super::slots::{Class, Party, Slot, Slots};
+
+/// A run that is to be asked for again.
+#[derive(Debug)]
+pub(super) struct Later {
+    /// Not before.
+    pub(super) due: Instant,
+    /// What.
+    pub(super) run: Run,
+    /// Failures in a row so far.
+    pub(super) attempts: u32,
+}
+
+/// The requests of one class.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// Of large or of small files.
+    pub(super) class: Class,
+    /// How many requests should run.
+    pub(super) controller: Controller,
+    /// How many do.
+    pub(super) running: usize,
+    /// Time of whole runs.
+    pub(super) pace: Pace,
+    /// Time from request to answer.
+    pub(super) waits: Pace,
+    later: Vec<Later>,
+    turn: Option<oneshot::Receiver<Slot>>,
+    idle: bool,
+}
+
+impl Lane {
+    /// An empty lane.
+    pub(super) fn new(class: Class, settings: &Settings) -> Self {
+        Self {
+            class,
+            controller: Controller::new(settings.connections_start, settings.connections_max),
+            running: 0,
+            pace: Pace::default(),
+            waits: Pace::default(),
+            later: Vec::new(),
+            turn: None,
+            idle: false,
+        }
+    }
+
+    /// Queues for a slot if one more request should run and `fresh` work or a due retry is there.
+    pub(super) fn queue(&mut self, slots: &Slots, party: &Party, fresh: bool) {
+        if self.turn.is_some() || self.running >= self.controller.target() {
+            return;
+        }
+        if fresh || self.has_due(Instant::now()) {
+            self.turn = Some(slots.request(party.clone(), self.class));
+        } else {
+            self.idle = true;
+        }
+    }
+
+    /// Waits for the slot that was queued for. Cancel safe.
+    pub(super) async fn slot(&mut self) -> Option<Slot> {
+        let Some(turn) = &mut self.turn else {
+            return std::future::pending().await;
+        };
+        let slot = turn.await.ok();
+        self.turn = None;
+        slot
+    }
+
+    /// Leaves the queue for slots.
+    pub(super) fn leave(&mut self) {
+        self.turn = None;
+        self.later.clear();
+    }
+
+    /// Puts a run off.
+    pub(super) fn put_off(&mut self, later: Later) {
+        self.later.push(later);
+    }
+
+    /// Takes a run whose wait is over.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Later> {
+        let index = self.later.iter().position(|later| later.due <= now)?;
+        Some(self.later.swap_remove(index))
+    }
+
+    /// When the next run's wait is over.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.later.iter().map(|later| later.due).min()
+    }
+
+    /// Whether any run is put off.
+    pub(super) fn has_later(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// Adjusts the number of requests to what came since the last call.
+    pub(super) fn decide(&mut self, received: u64) {
+        let busy = !std::mem::take(&mut self.idle) && self.running >= self.controller.target();
+        self.controller.decide(received, busy);
+    }
+
+    /// The age at which a run of `parts` parts is late.
+    pub(super) fn late_after(&self, parts: u64, floor: Duration) -> Option<Duration> {
+        self.pace.late_after(parts, floor)
+    }
+
+    fn has_due(&self, now: Instant) -> bool {
+        self.later.iter().any(|later| later.due <= now)
+    }
+}

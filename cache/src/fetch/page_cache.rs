@@ -1,0 +1,242 @@
+//! Whether content goes through the page cache: a pure decision over measured facts.
+//!
+//! Warm writes leave the pages for the consumer, which then reads at memory speed; direct writes leave memory
+//! alone. Warm pays only while memory is at hand *and* quick: on a virtual machine whose free pages had gone
+//! back to the host, warm staging was five times slower than direct. So the first parts are timed, and the
+//! rest of the job switches if they were slow. Small files always go through the page cache.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::store::Writing;
+
+/// How pages are to be treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PageCache {
+    /// Past the page cache.
+    Direct,
+    /// Through it, unless a memory limit forbids it.
+    Warm,
+    /// Through it if memory is at hand and quick: for a pod that waits.
+    #[default]
+    Auto,
+}
+
+/// A share of a memory limit, and how much of it is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// `MemAvailable`, in bytes.
+    pub(super) available: Option<u64>,
+    /// What the control group's limit leaves, in bytes; `None` without a limit.
+    pub(super) group_left: Option<u64>,
+}
+
+/// The decision and its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Choice {
+    /// How files are written.
+    pub(super) writing: Writing,
+    /// Why.
+    pub(super) reason: Reason,
+}
+
+/// Why pages are treated so; shown in the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// It was asked for.
+    Asked,
+    /// Half of the memory at hand holds the job.
+    Fits,
+    /// It does not.
+    TooBig,
+    /// A memory limit does not leave enough.
+    Limited,
+    /// How much memory is at hand is not known.
+    Unknown,
+    /// Writing to memory turned out slow.
+    SlowMemory,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let writing = match self.writing {
+            Writing::Direct => "direct",
+            Writing::Warm => "warm",
+        };
+        let reason = match self.reason {
+            Reason::Asked => "as asked",
+            Reason::Fits => "memory is at hand",
+            Reason::TooBig => "larger than half of the memory at hand",
+            Reason::Limited => "the memory limit leaves too little",
+            Reason::Unknown => "memory at hand is not known",
+            Reason::SlowMemory => "memory turned out slow",
+        };
+        write!(f, "{writing}: {reason}")
+    }
+}
+
+/// Decides for a job of `bytes` in large files.
+pub(super) fn choose(asked: PageCache, bytes: u64, memory: Memory) -> Choice {
+    let choice = |writing, reason| Choice { writing, reason };
+    let limited = memory.group_left.is_some_and(|left| bytes > left);
+    match asked {
+        PageCache::Direct => choice(Writing::Direct, Reason::Asked),
+        PageCache::Warm if limited => choice(Writing::Direct, Reason::Limited),
+        PageCache::Warm => choice(Writing::Warm, Reason::Asked),
+        PageCache::Auto => match memory.available {
+            None => choice(Writing::Direct, Reason::Unknown),
+            Some(available) if bytes > available / 2 => choice(Writing::Direct, Reason::TooBig),
+            Some(_) if memory.group_left.is_some_and(|left| bytes > left / 2) => {
+                choice(Writing::Direct, Reason::Limited)
+            }
+            Some(_) => choice(Writing::Warm, Reason::Fits),
+        },
+    }
+}
+
+/// Parts that are timed before memory is judged.
+const WINDOW: usize = 32;
+/// Slowest lower quartile of writes of one part (1 MiB) to memory that counts as quick. Hot memory takes about
+/// a quarter of a millisecond, faulting pages in from the host three and more.
+const QUICK: Duration = Duration::from_micros(1500);
+
+/// Judges memory by the time that parts took to write, window by window.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    times: Vec<Duration>,
+}
+
+impl Gauge {
+    /// Adds the time of one whole part; true once a window shows that memory is slow.
+    pub(super) fn is_slow(&mut self, time: Duration) -> bool {
+        self.times.push(time);
+        if self.times.len() < WINDOW {
+            return false;
+        }
+        self.times.sort_unstable();
+        // The quartile, not the mean: queueing for a thread makes single writes long.
+        let quartile = self.times.get(WINDOW / 4).copied().unwrap_or_default();
+        self.times.clear();
+        quartile > QUICK
+    }
+}
+
+/// Reads what memory is at hand.
+pub(super) fn read_memory() -> Memory {
+    let available = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| available(&text));
+    Memory {
+        available,
+        group_left: read_group(),
+    }
+}
+
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// What the process's own control group (version 2) leaves; `None` without a limit.
+fn read_group() -> Option<u64> {
+    let membership = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = membership
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))?;
+    let group = std::path::Path::new("/sys/fs/cgroup").join(path);
+    let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
+    left(&read("memory.max")?, &read("memory.current")?)
+}
+
+fn left(max: &str, current: &str) -> Option<u64> {
+    let max: u64 = max.trim().parse().ok()?;
+    let current: u64 = current.trim().parse().ok()?;
+    Some(max.saturating_sub(current))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn decide(
+        asked: PageCache,
+        bytes: u64,
+        available: Option<u64>,
+        group_left: Option<u64>,
+    ) -> String {
+        choose(
+            asked,
+            bytes,
+            Memory {
+                available,
+                group_left,
+            },
+        )
+        .to_string()
+    }
+
+    #[test]
+    fn auto_is_warm_only_up_to_half_of_what_is_at_hand() {
+        let auto = PageCache::Auto;
+        assert_eq!(
+            decide(auto, 4 * GIB, Some(8 * GIB), None),
+            "warm: memory is at hand"
+        );
+        assert_eq!(
+            decide(auto, 4 * GIB + 1, Some(8 * GIB), None),
+            "direct: larger than half of the memory at hand"
+        );
+        assert_eq!(
+            decide(auto, 2 * GIB, Some(8 * GIB), Some(3 * GIB)),
+            "direct: the memory limit leaves too little"
+        );
+        assert_eq!(
+            decide(auto, 1, None, None),
+            "direct: memory at hand is not known"
+        );
+    }
+
+    #[test]
+    fn warm_is_refused_above_a_memory_limit() {
+        assert_eq!(
+            decide(PageCache::Warm, 2 * GIB, None, Some(GIB)),
+            "direct: the memory limit leaves too little"
+        );
+        assert_eq!(
+            decide(PageCache::Warm, GIB, None, Some(GIB)),
+            "warm: as asked"
+        );
+        assert_eq!(
+            decide(PageCache::Direct, 1, Some(GIB), None),
+            "direct: as asked"
+        );
+    }
+
+    #[test]
+    fn slow_memory_shows_after_one_window_and_single_slow_writes_do_not_count() {
+        let mut gauge = Gauge::default();
+        let quick = Duration::from_micros(300);
+        let slow = Duration::from_millis(4);
+        assert!((0..64).all(|n| !gauge.is_slow(if n % 2 == 0 { quick } else { slow })));
+        let slow_at: Vec<usize> = (0..40).filter(|_| gauge.is_slow(slow)).collect();
+        assert_eq!(slow_at, [31]);
+    }
+
+    #[test]
+    fn the_kernels_files_are_read() {
+        assert_eq!(
+            available("MemTotal: 9 kB\nMemAvailable:    2048 kB\n"),
+            Some(2 << 20)
+        );
+        assert_eq!(available("MemTotal: 9 kB\n"), None);
+        assert_eq!(left("max\n", "5\n"), None);
+        assert_eq!(left("100\n", "30\n"), Some(70));
+        assert_eq!(left("100\n", "130\n"), Some(0));
+    }
+}

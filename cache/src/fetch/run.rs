@@ -1,0 +1,391 @@
+//! One request: asks the gate, opens the range, and hands each part to the store as soon as it is there.
+//!
+//! A request holds one buffer while it receives and at most two more while they are written; it never waits
+//! for a buffer without moving its own writes on, so a pool of any size makes progress. Cancelling stops the
+//! receiving at once; writes that were begun are waited for. Nothing is retried here.
+
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+
+use crate::buffer::Buffer;
+use crate::digest::{Digest, PART_SIZE, PartHash, PartHasher, part_length};
+use crate::gate::{Demand, Purpose, Refusal};
+use crate::source::{self, Entry};
+use crate::store::{self, Partial};
+
+use super::body::{Reader, stalled};
+use super::context::Context;
+use super::grant::Grant;
+use super::hedge::Race;
+use super::plan::Run;
+use super::slots::Slot;
+
+/// Writes of one request that may be under way while the next part is received.
+const WRITES: usize = 2;
+
+/// What is to be asked for.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// Number of the run, shared by its two requests if it is hedged.
+    pub(super) id: u64,
+    /// Parts and file.
+    pub(super) run: Run,
+    /// Why.
+    pub(super) purpose: Purpose,
+    /// Where the parts go; `None` for a small file.
+    pub(super) partial: Option<Arc<Partial>>,
+    /// Who keeps which part.
+    pub(super) race: Arc<Race>,
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub(super) struct Ran {
+    /// Number of the run.
+    pub(super) id: u64,
+    /// Why it was asked for; hedges may fail without harm.
+    pub(super) hedge: bool,
+    /// Body bytes received.
+    pub(super) received: u64,
+    /// Bytes of parts that this request claimed, verified and wrote.
+    pub(super) kept: u64,
+    /// Number of those parts.
+    pub(super) parts: u64,
+    /// From the request to its answer's header.
+    pub(super) waited: Duration,
+    /// Waiting for and receiving bytes.
+    pub(super) receiving: Duration,
+    /// Hashing.
+    pub(super) hashing: Duration,
+    /// Writing, waits for a thread included.
+    pub(super) writing: Duration,
+    /// Times of single whole-part writes, for judging memory.
+    pub(super) writes: Vec<Duration>,
+    /// The file's digest and whether it was stored already, if it is a small file that is complete.
+    pub(super) small: Option<(Digest, bool)>,
+    /// Why the request ended early.
+    pub(super) failure: Option<Failure>,
+}
+
+/// Why a request ended early.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The source failed.
+    Source(source::Error),
+    /// The gate said no.
+    Refused(Refusal),
+    /// The store failed.
+    Store(store::Error),
+    /// The content is not what was expected.
+    Mismatch { expected: Digest, found: Digest },
+    /// The job, or the other request of this run, ended it.
+    Stopped,
+}
+
+impl From<source::Error> for Failure {
+    fn from(error: source::Error) -> Self {
+        Self::Source(error)
+    }
+}
+
+#[derive(Debug)]
+struct Written {
+    length: u64,
+    time: Duration,
+    small: Option<(Digest, bool)>,
+    result: Result<(), store::Error>,
+}
+
+type Writes = FuturesUnordered<BoxFuture<'static, Written>>;
+
+/// Runs one request to its end. The slot is held until then.
+pub(super) async fn run(context: Arc<Context>, ask: Ask, slot: Slot) -> Ran {
+    let mut request = Request {
+        ran: Ran {
+            id: ask.id,
+            hedge: ask.purpose == Purpose::Hedge,
+            ..Ran::default()
+        },
+        reader: None,
+        writes: FuturesUnordered::new(),
+        context,
+        ask,
+    };
+    let stop = request.ask.race.stop.clone();
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(Failure::Stopped),
+        ended = request.receive() => ended,
+    };
+    request.ran.failure = ended.err();
+    while let Some(written) = request.writes.next().await {
+        if let Err(failure) = request.ran.settle(written) {
+            request.ran.failure = Some(failure);
+        }
+    }
+    drop(slot);
+    request.finish()
+}
+
+struct Request {
+    context: Arc<Context>,
+    ask: Ask,
+    ran: Ran,
+    reader: Option<Reader>,
+    writes: Writes,
+}
+
+/// A part that is complete in memory.
+struct Received {
+    part: u64,
+    buffer: Buffer,
+    length: usize,
+    hash: PartHash,
+}
+
+impl Request {
+    async fn receive(&mut self) -> Result<(), Failure> {
+        let context = Arc::clone(&self.context);
+        let Some(entry) = context.entry(self.ask.run.entry) else {
+            return Ok(());
+        };
+        let range = self.ask.run.bytes(entry.size);
+        let demand = self.demand(entry, &range);
+        let grant = Grant::ask(&*context.gate, &demand)
+            .await
+            .map_err(Failure::Refused)?;
+        let grant = self.open(entry, range, grant).await?;
+        self.read_parts(entry).await?;
+        grant.complete();
+        self.drain(0).await
+    }
+
+    fn demand(&self, entry: &Entry, range: &Range<u64>) -> Demand {
+        Demand {
+            source: self.context.source.name().to_owned(),
+            payer: self.context.payer.clone(),
+            key: entry.key.clone(),
+            bytes: range.end.saturating_sub(range.start),
+            purpose: self.ask.purpose,
+        }
+    }
+
+    async fn open(
+        &mut self,
+        entry: &Entry,
+        range: Range<u64>,
+        grant: Grant,
+    ) -> Result<Grant, Failure> {
+        let context = &self.context;
+        let stall_after = context.settings.stall_after;
+        let start = context.clock.monotonic();
+        let opened = tokio::time::timeout(stall_after, context.source.open(entry, range)).await;
+        self.ran.waited = context.clock.monotonic().saturating_sub(start);
+        match opened {
+            Ok(Ok(body)) => {
+                let clock = Arc::clone(&context.clock);
+                self.reader = Some(Reader::new(body, &entry.key, stall_after, clock));
+                Ok(grant)
+            }
+            Ok(Err(error)) => {
+                grant.refused(&error);
+                Err(error.into())
+            }
+            // Dropping the grant counts it in full: an answer may be on its way.
+            Err(_elapsed) => Err(stalled(&entry.key, stall_after).into()),
+        }
+    }
+
+    async fn read_parts(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let parts = self.ask.run.parts.clone();
+        let last = parts.end.saturating_sub(1);
+        for part in parts {
+            let buffer = self.take_buffer().await?;
+            let received = self.read_part(entry.size, part, buffer).await?;
+            if part == last
+                && let Some(reader) = &mut self.reader
+            {
+                // A body that goes on is not the one that was asked for.
+                reader.finish().await?;
+            }
+            self.keep(entry, received)?;
+            self.drain(WRITES.saturating_sub(1)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a buffer while this request's own writes go on.
+    async fn take_buffer(&mut self) -> Result<Buffer, Failure> {
+        let Self {
+            context,
+            ran,
+            writes,
+            ..
+        } = self;
+        let mut take = pin!(context.pool.take());
+        loop {
+            tokio::select! {
+                biased;
+                Some(written) = writes.next(), if !writes.is_empty() => ran.settle(written)?,
+                buffer = &mut take => return Ok(buffer),
+            }
+        }
+    }
+
+    async fn read_part(
+        &mut self,
+        size: u64,
+        part: u64,
+        mut buffer: Buffer,
+    ) -> Result<Received, Failure> {
+        let Self {
+            context,
+            ran,
+            writes,
+            reader,
+            ..
+        } = self;
+        let Some(reader) = reader else {
+            return Err(Failure::Stopped);
+        };
+        let length = usize::try_from(part_length(size, part)).unwrap_or(usize::MAX);
+        let mut hasher = PartHasher::new(size, part);
+        {
+            let target = buffer.bytes_mut().get_mut(..length).unwrap_or_default();
+            let seen = |bytes| context.saw(bytes);
+            let mut fill = pin!(reader.fill(target, &mut hasher, &seen));
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(written) = writes.next(), if !writes.is_empty() => ran.settle(written)?,
+                    filled = &mut fill => break filled?,
+                }
+            }
+        }
+        Ok(Received {
+            part,
+            buffer,
+            length,
+            hash: hasher.finish(),
+        })
+    }
+
+    /// Hands a part to the store, unless the other request of this run was quicker.
+    fn keep(&mut self, entry: &Entry, received: Received) -> Result<(), Failure> {
+        if let (PartHash::Whole(found), Some(expected)) =
+            (received.hash, self.context.expected(entry))
+            && found != expected
+        {
+            return Err(Failure::Mismatch { expected, found });
+        }
+        if !self.ask.race.claim(received.part) {
+            return Ok(());
+        }
+        let context = Arc::clone(&self.context);
+        let write: BoxFuture<'static, Written> = match &self.ask.partial {
+            Some(partial) => Box::pin(write_part(context, Arc::clone(partial), received)),
+            None => Box::pin(write_small(context, self.ask.run.entry, received)),
+        };
+        self.writes.push(write);
+        Ok(())
+    }
+
+    /// Waits until at most `most` writes are under way.
+    async fn drain(&mut self, most: usize) -> Result<(), Failure> {
+        while self.writes.len() > most {
+            if let Some(written) = self.writes.next().await {
+                self.ran.settle(written)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Ran {
+        let mut ran = self.ran;
+        ran.receiving = ran.waited;
+        if let Some(reader) = self.reader {
+            ran.received = reader.received;
+            ran.receiving = ran.receiving.saturating_add(reader.receiving);
+            ran.hashing = reader.hashing;
+        }
+        ran
+    }
+}
+
+impl Ran {
+    fn settle(&mut self, written: Written) -> Result<(), Failure> {
+        self.writing = self.writing.saturating_add(written.time);
+        written.result.map_err(Failure::Store)?;
+        self.kept = self.kept.saturating_add(written.length);
+        self.parts = self.parts.saturating_add(1);
+        if written.small.is_some() {
+            self.small = written.small;
+        } else if written.length == PART_SIZE {
+            self.writes.push(written.time);
+        }
+        Ok(())
+    }
+}
+
+async fn write_part(context: Arc<Context>, partial: Arc<Partial>, received: Received) -> Written {
+    let Received {
+        part,
+        buffer,
+        length,
+        hash,
+    } = received;
+    let start = context.clock.monotonic();
+    let result = partial.write(part, buffer, length, hash).await;
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    Written {
+        length,
+        time: context.clock.monotonic().saturating_sub(start),
+        small: None,
+        result: result.map(|_buffer| context.progress.add_bytes(length)),
+    }
+}
+
+async fn write_small(context: Arc<Context>, index: usize, received: Received) -> Written {
+    let Received {
+        buffer,
+        length,
+        hash,
+        ..
+    } = received;
+    let start = context.clock.monotonic();
+    let result = put_small(&context, index, (buffer, length, hash)).await;
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    let time = context.clock.monotonic().saturating_sub(start);
+    let (small, result) = match result {
+        Ok(stored) => (Some(stored), Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    Written {
+        length,
+        time,
+        small,
+        result,
+    }
+}
+
+/// Stores a file of at most one part and notes it in the stage log.
+pub(super) async fn put_small(
+    context: &Context,
+    index: usize,
+    (buffer, length, hash): (Buffer, usize, PartHash),
+) -> Result<(Digest, bool), store::Error> {
+    let digest = Digest::from_bytes(*hash.as_bytes());
+    let (stored, buffer) = context.store.put_small(buffer, length, digest).await?;
+    drop(buffer);
+    if let Some(entry) = context.entry(index) {
+        context.note(entry, digest)?;
+        context.progress.add_bytes(entry.size);
+        context.progress.add_file();
+    }
+    Ok((digest, stored.deduplicated))
+}

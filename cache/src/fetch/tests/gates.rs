@@ -1,0 +1,95 @@
+//! A gate with a byte budget that remembers what it granted.
+
+use std::sync::{Arc, Mutex};
+
+use futures::future::BoxFuture;
+
+use crate::gate::{Connection, Demand, Gate, Permit, Purpose, Refusal};
+
+#[derive(Debug, Default)]
+struct Ledger {
+    left: u64,
+    open: u64,
+    charged: u64,
+    hedged: u64,
+    refuse_hedges: bool,
+}
+
+/// Grants bytes until the budget ends.
+#[derive(Debug, Clone)]
+pub(super) struct BudgetGate(Arc<Mutex<Ledger>>);
+
+#[derive(Debug)]
+struct Charge {
+    ledger: Arc<Mutex<Ledger>>,
+    bytes: u64,
+}
+
+impl BudgetGate {
+    pub(super) fn new(left: u64) -> Self {
+        Self(Arc::new(Mutex::new(Ledger {
+            left,
+            ..Ledger::default()
+        })))
+    }
+
+    pub(super) fn raise(&self, bytes: u64) {
+        self.0.lock().unwrap().left += bytes;
+    }
+
+    pub(super) fn charged(&self) -> u64 {
+        let ledger = self.0.lock().unwrap();
+        assert_eq!(ledger.open, 0, "a permit was not settled");
+        ledger.charged
+    }
+
+    pub(super) fn hedged(&self) -> u64 {
+        self.0.lock().unwrap().hedged
+    }
+
+    pub(super) fn refuse_hedges(&self) {
+        self.0.lock().unwrap().refuse_hedges = true;
+    }
+}
+
+impl Gate for BudgetGate {
+    fn connect(&self, _: &Connection) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn redirect(&self, _: &str, _: &str) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Result<Box<dyn Permit>, Refusal>> {
+        let mut ledger = self.0.lock().unwrap();
+        let hedge = demand.purpose == Purpose::Hedge;
+        let refused = ledger.left < demand.bytes || (hedge && ledger.refuse_hedges);
+        let result: Result<Box<dyn Permit>, Refusal> = if refused {
+            Err(Refusal::Exhausted(
+                "the byte budget of team-a is used up".to_owned(),
+            ))
+        } else {
+            ledger.left -= demand.bytes;
+            ledger.charged += demand.bytes;
+            ledger.open += 1;
+            ledger.hedged += if hedge { demand.bytes } else { 0 };
+            Ok(Box::new(Charge {
+                ledger: Arc::clone(&self.0),
+                bytes: demand.bytes,
+            }))
+        };
+        Box::pin(std::future::ready(result))
+    }
+}
+
+impl Permit for Charge {
+    fn settle(self: Box<Self>, received: u64, answered: bool) {
+        assert!(received <= self.bytes);
+        assert!(answered || received == 0);
+        let mut ledger = self.ledger.lock().unwrap();
+        ledger.open -= 1;
+        ledger.charged -= self.bytes - received;
+        ledger.left += self.bytes - received;
+    }
+}
