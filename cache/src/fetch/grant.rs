@@ -32,6 +32,7 @@ impl Grant {
     pub(super) fn refused(mut self, error: &source::Error) {
         match error {
             source::Error::Unavailable { .. }
+            | source::Error::Untrusted { .. }
             | source::Error::Gate(_)
             | source::Error::Local(_)
             | source::Error::Reference(_)

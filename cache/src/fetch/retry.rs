@@ -47,6 +47,7 @@ pub(super) fn judge(error: &source::Error) -> Verdict {
         | source::Error::Key(_)
         | source::Error::Denied { .. }
         | source::Error::Unauthenticated { .. }
+        | source::Error::Untrusted { .. }
         | source::Error::Limit(_) => Verdict::Stop,
     }
 }
