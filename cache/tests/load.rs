@@ -28,7 +28,9 @@ fn globs(patterns: &[&str]) -> Vec<String> {
 async fn open(root: &Path) -> Arc<Cache> {
     let mut config = Config::new(root);
     config.revision_ttl = std::time::Duration::ZERO;
-    Cache::open(config, Env::real(), OpenGate::shared()).await.unwrap()
+    Cache::open(config, Env::real(), OpenGate::shared())
+        .await
+        .unwrap()
 }
 
 fn reference(source: &Arc<MemorySource>, path: &str) -> Reference {
@@ -49,8 +51,14 @@ fn read(view: &Loaded, path: &str) -> Vec<u8> {
 }
 
 fn model(source: &MemorySource, prefix: &str, seed: u8) {
-    source.put(&format!("{prefix}/model.safetensors"), bytes(seed, (5 << 20) + 77));
-    source.put(&format!("{prefix}/sub/weights.bin"), bytes(seed ^ 1, 3 << 20));
+    source.put(
+        &format!("{prefix}/model.safetensors"),
+        bytes(seed, (5 << 20) + 77),
+    );
+    source.put(
+        &format!("{prefix}/sub/weights.bin"),
+        bytes(seed ^ 1, 3 << 20),
+    );
     source.put(&format!("{prefix}/config.json"), bytes(seed ^ 2, 900));
     source.put(&format!("{prefix}/empty"), Vec::new());
 }
@@ -122,7 +130,11 @@ async fn equal_content_under_another_key_is_fetched_again_and_stored_once() {
     assert_eq!(source.served_total(), 2 * MODEL_BYTES);
     assert_eq!(copy.report.origins.dedup, MODEL_BYTES);
     assert_eq!(copy.view, first.view, "equal manifests are one view");
-    let inode = |loaded: &Loaded| std::fs::metadata(loaded.view.join("model.safetensors")).unwrap().ino();
+    let inode = |loaded: &Loaded| {
+        std::fs::metadata(loaded.view.join("model.safetensors"))
+            .unwrap()
+            .ino()
+    };
     assert_eq!(inode(&first), inode(&copy));
 }
 
@@ -136,11 +148,19 @@ async fn concurrent_loads_that_share_files_fetch_each_byte_once() {
     part.selection = Selection::new(&globs(&["*.safetensors"]), &globs(&[])).unwrap();
     let whole = reference(&source, "m");
     let loads = async {
-        tokio::join!(load(&cache, &whole), load(&cache, &part), load(&cache, &whole), load(&cache, &whole))
+        tokio::join!(
+            load(&cache, &whole),
+            load(&cache, &part),
+            load(&cache, &whole),
+            load(&cache, &whole)
+        )
     };
     let (outcomes, ()) = tokio::join!(loads, async { source.let_through(1000) });
     for outcome in [&outcomes.0, &outcomes.2, &outcomes.3] {
-        assert_eq!(read(outcome.as_ref().unwrap(), "model.safetensors"), bytes(1, (5 << 20) + 77));
+        assert_eq!(
+            read(outcome.as_ref().unwrap(), "model.safetensors"),
+            bytes(1, (5 << 20) + 77)
+        );
     }
     assert_eq!(outcomes.1.unwrap().manifest.files().len(), 1);
     assert_eq!(source.served_total(), MODEL_BYTES);
@@ -187,7 +207,12 @@ async fn content_that_differs_from_a_pinned_digest_is_not_served() {
     pinned.digest = Some(Digest::of(b"what I wanted"));
     let error = load(&cache, &pinned).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt, "{error}");
-    assert_eq!(std::fs::read_dir(root.path().join("views")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(root.path().join("views"))
+            .unwrap()
+            .count(),
+        0
+    );
     pinned.digest = None;
     let good = load(&cache, &pinned).await.unwrap();
     pinned.digest = Some(good.manifest_digest);
@@ -202,8 +227,20 @@ async fn a_revision_above_the_limit_is_refused_before_any_byte() {
     let cache = open(root.path()).await;
     let mut options = options("test");
     options.limit_bytes = Some(MODEL_BYTES - 1);
-    let error = cache.load(&reference(&source, "m"), &options).await.unwrap_err();
-    assert!(matches!(error, Error::TooLarge { bytes: MODEL_BYTES, .. }), "{error}");
+    let error = cache
+        .load(&reference(&source, "m"), &options)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::TooLarge {
+                bytes: MODEL_BYTES,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert_eq!(source.served_total(), 0);
 }
 
@@ -252,10 +289,18 @@ async fn include_and_exclude_choose_files_and_nothing_left_is_an_error() {
     let mut some = reference(&source, "m");
     some.selection = Selection::new(&globs(&["**"]), &globs(&["*.safetensors", "sub/**"])).unwrap();
     let loaded = load(&cache, &some).await.unwrap();
-    let names: Vec<&str> = loaded.manifest.files().iter().map(|file| file.path.as_str()).collect();
+    let names: Vec<&str> = loaded
+        .manifest
+        .files()
+        .iter()
+        .map(|file| file.path.as_str())
+        .collect();
     assert_eq!(names, ["config.json", "empty"]);
     some.selection = Selection::new(&globs(&["*.gguf"]), &globs(&[])).unwrap();
-    assert_eq!(load(&cache, &some).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        load(&cache, &some).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
 }
 
 #[tokio::test]
@@ -280,4 +325,30 @@ async fn a_cancelled_load_keeps_what_is_verified() {
     let loaded = load(&cache, &whole).await.unwrap();
     assert_eq!(read(&loaded, "model.safetensors"), bytes(1, (5 << 20) + 77));
     assert_eq!(read(&loaded, "sub/weights.bin"), bytes(0, 3 << 20));
+}
+
+#[tokio::test]
+async fn one_bad_part_is_found_and_only_that_part_is_fetched_again() {
+    use std::os::unix::fs::{FileExt, PermissionsExt};
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let first = load(&cache, &reference(&source, "m")).await.unwrap();
+    cache.store().sync_now().await;
+    let path = first.view.join("model.safetensors");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"rot", (2 << 20) + 5).unwrap();
+    file.sync_all().unwrap();
+    let served = source.served_total();
+
+    let report = cache.store().scrub(None, None).await.unwrap();
+    let digest = Digest::of(&bytes(1, (5 << 20) + 77));
+    assert_eq!(report.bad, [(digest, vec![2])]);
+    let second = load(&cache, &reference(&source, "m")).await.unwrap();
+    assert_eq!(source.served_total() - served, 1 << 20);
+    assert_ne!(second.view, first.view);
+    assert_eq!(read(&second, "model.safetensors"), bytes(1, (5 << 20) + 77));
+    assert_eq!(read(&second, "config.json"), bytes(3, 900));
 }

@@ -229,6 +229,8 @@ impl Cache {
         self.store.put_manifest(&manifest).await?;
         report.add_phase(Phase::Sync, laps.lap());
         options.progress.enter(Phase::View);
+        // An object may have come back under another inode since a view of it was found whole.
+        self.views.distrust(&manifest_digest);
         let view = self.lay_out(manifest_digest, &manifest).await?;
         drop(guard);
         self.store.records().write(

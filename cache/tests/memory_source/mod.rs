@@ -50,14 +50,16 @@ impl MemorySource {
     pub(crate) fn put(&self, key: &str, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         let etag = format!("\"{}\"", &blake3::hash(&bytes).to_hex()[..16]);
-        self.objects.lock().unwrap().insert(key.to_owned(), (bytes, etag));
+        self.objects
+            .lock()
+            .unwrap()
+            .insert(key.to_owned(), (bytes, etag));
     }
 
     /// The next open first replaces `key`.
     pub(crate) fn replace_at_next_open(&self, key: &str, bytes: impl Into<Bytes>) {
         *self.replace_at_open.lock().unwrap() = Some((key.to_owned(), bytes.into()));
     }
-
 
     pub(crate) fn served_total(&self) -> u64 {
         self.served.lock().unwrap().values().sum()
@@ -81,7 +83,11 @@ impl Source for MemorySource {
         Box::pin(async move {
             *self.listings.lock().unwrap() += 1;
             let objects = self.objects.lock().unwrap();
-            let start = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+            let start = if prefix.is_empty() {
+                String::new()
+            } else {
+                format!("{prefix}/")
+            };
             let mut entries = Vec::new();
             for (key, (bytes, etag)) in objects.iter() {
                 if let Some(rest) = key.strip_prefix(&start) {
@@ -99,11 +105,18 @@ impl Source for MemorySource {
             if entries.is_empty() {
                 return Err(Error::NotFound(prefix.to_owned()));
             }
-            Ok(Listing { entries, markers: 0 })
+            Ok(Listing {
+                entries,
+                markers: 0,
+            })
         })
     }
 
-    fn open<'a>(&'a self, entry: &'a Entry, range: Range<u64>) -> BoxFuture<'a, Result<Body, Error>> {
+    fn open<'a>(
+        &'a self,
+        entry: &'a Entry,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Body, Error>> {
         Box::pin(async move {
             if let Some(turnstile) = &self.turnstile {
                 turnstile.acquire().await.unwrap().forget();
@@ -117,15 +130,27 @@ impl Source for MemorySource {
                 .unwrap()
                 .get(&entry.key)
                 .cloned()
-                .ok_or_else(|| Error::Changed { key: entry.key.clone() })?;
+                .ok_or_else(|| Error::Changed {
+                    key: entry.key.clone(),
+                })?;
             if entry.version.etag.as_deref() != Some(&etag) {
-                return Err(Error::Changed { key: entry.key.clone() });
+                return Err(Error::Changed {
+                    key: entry.key.clone(),
+                });
             }
             let start = usize::try_from(range.start).unwrap();
             let end = usize::try_from(range.end).unwrap();
             let slice = bytes.slice(start..end);
-            *self.served.lock().unwrap().entry(entry.key.clone()).or_default() += slice.len() as u64;
-            let frames: Vec<_> = slice.chunks(100_000).map(|frame| Ok(Bytes::copy_from_slice(frame))).collect();
+            *self
+                .served
+                .lock()
+                .unwrap()
+                .entry(entry.key.clone())
+                .or_default() += slice.len() as u64;
+            let frames: Vec<_> = slice
+                .chunks(100_000)
+                .map(|frame| Ok(Bytes::copy_from_slice(frame)))
+                .collect();
             Ok(futures::stream::iter(frames).boxed())
         })
     }
