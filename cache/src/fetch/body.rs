@@ -52,7 +52,7 @@ impl Reader {
         seen: &(dyn Fn(u64) + Sync),
     ) -> Result<(), source::Error> {
         let mut filled = 0usize;
-        let mut hashed = 0usize;
+        let mut done = 0usize;
         while filled < part.len() {
             if self.frame.is_empty() {
                 self.next_frame(seen).await?;
@@ -62,9 +62,9 @@ impl Reader {
             let (target, _) = room.split_at_mut(length);
             self.frame.copy_to_slice(target);
             filled = filled.saturating_add(length);
-            if filled.saturating_sub(hashed) >= SLICE || filled == part.len() {
-                self.hash(hasher, part.get(hashed..filled).unwrap_or_default());
-                hashed = filled;
+            if filled.saturating_sub(done) >= SLICE || filled == part.len() {
+                self.hash(hasher, part.get(done..filled).unwrap_or_default());
+                done = filled;
             }
         }
         Ok(())

@@ -59,9 +59,14 @@ impl Controller {
     /// Decides, given what was received since the last call and whether all connections were used throughout.
     pub(super) fn decide(&mut self, received: u64, busy: bool) {
         if std::mem::take(&mut self.throttled) {
-            let ceiling = self.target;
-            self.set(ceiling / 2);
-            self.phase = Phase::Recovering(ceiling.saturating_sub(1));
+            let ceiling = match self.phase {
+                Phase::Recovering(ceiling) => ceiling,
+                Phase::Settling | Phase::Climbing | Phase::Holding(_) => {
+                    self.target.saturating_sub(1)
+                }
+            };
+            self.set(self.target / 2);
+            self.phase = Phase::Recovering(ceiling);
             self.best = 0;
             return;
         }
@@ -134,7 +139,7 @@ mod tests {
         let mut controller = Controller::new(8, 256);
         let levels = settle(&mut controller, 40, |n| (n as u64).min(27) * 1000);
         assert_eq!(levels.iter().max(), Some(&40));
-        assert_eq!(levels[8..20], [27; 12]);
+        assert_eq!(levels[9..29], [27; 20]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::digest::{Digest, PartHash};
-use crate::store::{self, Partial, Writing};
+use crate::store::{self, Partial, PartialKey, Writing};
 
 use super::Error;
 use super::context::Context;
@@ -31,21 +31,29 @@ pub(super) async fn open(
         return Ok(Opened::Busy);
     };
     let key = context.key(entry);
-    if contested {
-        let known = context.store.known_objects(context.source.uid())?;
-        if let Some((digest, size)) = known.get(&key).copied()
-            && size == entry.size
-            && context.store.find(digest, size).await?
-        {
-            check(&context, index, digest)?;
-            return Ok(Opened::Known(digest));
-        }
+    if contested
+        && let Some((digest, size)) = known(&context, key).await?
+        && size == entry.size
+        && context.store.find(digest, size).await?
+    {
+        check(&context, index, digest)?;
+        return Ok(Opened::Known(digest));
     }
     match context.store.begin(key, entry.size, writing).await {
         Ok(partial) => Ok(Opened::Partial(partial)),
         Err(store::Error::Busy) => Ok(Opened::Busy),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What the stage log says about an object version.
+async fn known(context: &Arc<Context>, key: PartialKey) -> Result<Option<(Digest, u64)>, Error> {
+    let context = Arc::clone(context);
+    let read = move || context.store.known_objects(context.source.uid());
+    let known = tokio::task::spawn_blocking(read)
+        .await
+        .map_err(Error::Task)??;
+    Ok(known.get(&key).copied())
 }
 
 /// Names a file's content; true with the digest if it was stored already.

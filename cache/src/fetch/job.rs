@@ -35,6 +35,9 @@ use super::{Error, Outcome};
 /// How long a file that another job writes is left alone.
 const CONTESTED: Duration = Duration::from_millis(250);
 
+/// Failures without a verified part in between after which connections are given up.
+const OUTAGE: u32 = 16;
+
 /// A task's end.
 enum Done {
     Opened(usize, Result<Opened, Error>),
@@ -428,7 +431,7 @@ impl Driver {
         }
         self.count(&ran, hedged);
         if ran.parts > 0 {
-            self.budget.progress();
+            self.end_outage();
         }
         if let Some((digest, deduplicated)) = ran.small {
             self.small_done = self.small_done.saturating_add(1);
@@ -505,6 +508,10 @@ impl Driver {
                         self.lane(class).controller.throttle();
                         self.allowance.close();
                     }
+                    // A store that only fails is asked by ever fewer connections.
+                    if self.budget.attempts() >= OUTAGE {
+                        self.lane(class).controller.throttle();
+                    }
                     if let Some(active) = self.active.get_mut(&id) {
                         active.error = Some(error);
                     }
@@ -561,6 +568,10 @@ impl Driver {
             Decision::After(wait) => {
                 tracing::debug!(file = active.run.entry, attempt = before, ?wait, %error, "request failed");
                 self.last = Some(error);
+                if self.budget.attempts() >= OUTAGE {
+                    // One request at a time finds out whether the store is back.
+                    self.lane(active.class).hold_back(deadline(wait));
+                }
                 self.put_off(active.class, (active.run.entry, rest), (wait, before));
             }
         }
@@ -579,6 +590,16 @@ impl Driver {
                 attempts: before.saturating_add(1),
             });
         }
+    }
+
+    /// A verified part ends every outage.
+    fn end_outage(&mut self) {
+        if self.budget.attempts() >= OUTAGE {
+            let soon = deadline(self.context.settings.backoff_first);
+            self.large.let_go(soon);
+            self.small.let_go(soon);
+        }
+        self.budget.progress();
     }
 
     fn give_up(&mut self, last: source::Error) {

@@ -88,6 +88,20 @@ impl Lane {
         self.later.push(later);
     }
 
+    /// Lets nothing be asked again before `until`.
+    pub(super) fn hold_back(&mut self, until: Instant) {
+        for later in &mut self.later {
+            later.due = later.due.max(until);
+        }
+    }
+
+    /// Lets everything be asked again at `from` at the latest.
+    pub(super) fn let_go(&mut self, from: Instant) {
+        for later in &mut self.later {
+            later.due = later.due.min(from);
+        }
+    }
+
     /// Takes a run whose wait is over.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Later> {
         let index = self.later.iter().position(|later| later.due <= now)?;

@@ -150,12 +150,13 @@ async fn whichever_request_fails_only_missing_parts_are_asked_again() {
         Fault::Extra,
     ];
     // Runs of two parts: three of `large`, one of `two`, one of `small`.
+    let bench = Bench::new(quick());
     for fault in faults {
         for k in 0..5 {
             let source = Arc::new(FakeSource::failing(&sizes, move |n, _, _| {
                 (n == k).then_some(fault)
             }));
-            let outcome = Bench::new(quick()).fetch_all(&source).await;
+            let outcome = bench.fetch_all(&source).await;
             assert_eq!(outcome.origins.source, source.total(), "{fault:?} {k}");
             let sent = outcome.origins.source + outcome.origins.retry;
             // The extra byte of a body that is too long is not content.
@@ -189,7 +190,7 @@ async fn a_store_that_fails_most_of_the_time_is_read_to_the_end() {
 #[tokio::test(start_paused = true)]
 async fn a_total_outage_is_given_up_after_a_minute() {
     let source = Arc::new(FakeSource::failing(
-        &[("large", 9 * MIB), ("small", 5)],
+        &[("a", 9), ("b", 5), ("c", MIB), ("d", 7), ("e", 1), ("f", 8)],
         |_, _, _| Some(Fault::Unavailable),
     ));
     let bench = Bench::new(Settings::default());
@@ -202,11 +203,11 @@ async fn a_total_outage_is_given_up_after_a_minute() {
     assert_eq!(error.kind(), Kind::Transient);
     let waited = start.elapsed();
     assert!(
-        waited >= Duration::from_secs(60) && waited < Duration::from_secs(66),
+        waited >= Duration::from_mins(1) && waited < Duration::from_secs(66),
         "{waited:?}"
     );
     // Back-off: a store that is down is not flooded.
-    assert!(source.opens() < 100, "{}", source.opens());
+    assert!(source.opens() < 80, "{}", source.opens());
 }
 
 #[tokio::test(start_paused = true)]
@@ -281,8 +282,8 @@ async fn one_refusal_among_a_thousand_ends_the_job() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn content_that_differs_from_its_digest_is_not_named() {
     for (key, size) in [("large", 3 * MIB), ("small", 300)] {
-        let source = Arc::new(FakeSource::failing(&[(key, size)], |n, _, _| {
-            (n == 0).then_some(Fault::Flip)
+        let source = Arc::new(FakeSource::failing(&[(key, size)], |_, _, range| {
+            (range.start == 0).then_some(Fault::Flip)
         }));
         let bench = Bench::new(quick());
         let mut job = job(&source);
@@ -349,11 +350,13 @@ async fn a_dropped_job_leaves_no_request_and_no_buffer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_small_files_arrive_through_two_buffers() {
-    let names: Vec<String> = (0..10_000).map(|n| format!("d{}/f{n}", n % 100)).collect();
+    let names: Vec<String> = (0..10_000)
+        .map(|n| format!("d{}/f{}", n / 100, n % 100))
+        .collect();
     let sizes: Vec<(&str, usize)> = names
         .iter()
         .enumerate()
-        .map(|(n, name)| (name.as_str(), n % 50))
+        .map(|(n, name)| (name.as_str(), n % 100))
         .collect();
     let source = Arc::new(FakeSource::new(&sizes));
     let bench = Bench::with(quick(), OpenGate::shared(), 2);
@@ -361,7 +364,7 @@ async fn ten_thousand_small_files_arrive_through_two_buffers() {
     for (entry, digest) in source.entries().iter().zip(&outcome.digests) {
         assert_eq!(*digest, source.digest(&entry.key));
     }
-    assert_eq!(source.opens(), 9_800);
+    assert_eq!(source.opens(), 9_900);
     assert_eq!(outcome.origins.source, source.total());
 }
 

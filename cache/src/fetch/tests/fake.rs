@@ -46,11 +46,15 @@ pub(super) enum Fault {
     Turn,
 }
 
+/// Numbers sources, so that no two are the same store.
+static SOURCES: AtomicU64 = AtomicU64::new(0);
+
 type Script = Box<dyn Fn(u64, &str, &Range<u64>) -> Option<Fault> + Send + Sync>;
 
 pub(super) struct FakeSource {
     objects: HashMap<String, Bytes>,
     script: Script,
+    uid: String,
     opens: AtomicU64,
     sent: Arc<AtomicU64>,
     pub(super) asked: Mutex<Vec<(String, Range<u64>)>>,
@@ -63,11 +67,11 @@ impl fmt::Debug for FakeSource {
     }
 }
 
-/// The bytes of the object `key`: independent of the code under test.
+/// The bytes of an object, by the last component of its key: independent of the code under test.
 pub(super) fn content(key: &str, size: usize) -> Bytes {
     let mut bytes = vec![0; size];
     blake3::Hasher::new()
-        .update(key.as_bytes())
+        .update(key.rsplit('/').next().unwrap_or(key).as_bytes())
         .finalize_xof()
         .fill(&mut bytes);
     bytes.into()
@@ -89,6 +93,7 @@ impl FakeSource {
                 .map(|(key, size)| ((*key).to_owned(), content(key, *size)))
                 .collect(),
             script: Box::new(script),
+            uid: format!("fake://{}", SOURCES.fetch_add(1, Ordering::Relaxed)),
             opens: AtomicU64::new(0),
             sent: Arc::default(),
             asked: Mutex::default(),
@@ -253,8 +258,8 @@ impl Source for FakeSource {
         "fake"
     }
 
-    fn uid(&self) -> &'static str {
-        "fake://store"
+    fn uid(&self) -> &str {
+        &self.uid
     }
 
     fn list<'a>(&'a self, _: &'a str, _: &'a Limits) -> BoxFuture<'a, Result<Listing, Error>> {
