@@ -1,0 +1,547 @@
+//! Running fetches and who waits for them.
+//!
+//! A fetch is a task that this registry owns, never a call's handler: handlers are dropped when their deadline passes.
+//! A handler finds or starts the task and becomes its *waiter*. A waiter is a (volume, target), not a call: it
+//! stays after the call was answered ABORTED, until its Unpublish ([`Registry::leave`]), its mount ([`Call::finish`]), or
+//! five minutes without a call ([`Registry::sweep`]; kubelet's longest pause is 2 min 2 s).
+//!
+//! Invariants: a task runs while it has waiters, and is stopped when the last one leaves; nobody joins a task that has ended
+//! or is being stopped; an ended task's result lives as long as a waiter that has not taken it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonnage_cache::clock::Clock;
+use tonnage_cache::digest::Digest;
+use tonnage_cache::report::{Phase, Progress, Snapshot};
+
+use crate::volume::VolumeId;
+
+/// How long a waiter is kept without a call: kubelet's longest pause is 2 min 2 s.
+pub const SILENCE: Duration = Duration::from_mins(5);
+
+/// Who waits: a volume at a target.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WaiterId {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The target, below kubelet's directory.
+    pub target: PathBuf,
+}
+
+/// What a task works with.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// Live figures, shown to waiters.
+    pub progress: Arc<Progress>,
+    /// Set when the last waiter has left.
+    pub cancel: CancellationToken,
+}
+
+/// How a task ended, shared by its waiters; `None` inside: it died.
+type Outcome<T, E> = Option<Result<Arc<T>, Arc<E>>>;
+
+struct Task<T, E> {
+    key: Digest,
+    work: Work,
+    ended: watch::Receiver<Option<Outcome<T, E>>>,
+}
+
+impl<T, E> Task<T, E> {
+    fn has_ended(&self) -> bool {
+        // A sender that is gone without a word was a task that died.
+        self.ended.borrow().is_some() || self.ended.has_changed().is_err()
+    }
+
+    async fn outcome(&self) -> Outcome<T, E> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().flatten(),
+            Err(_) => None,
+        }
+    }
+}
+
+struct Waiter<T, E> {
+    task: Arc<Task<T, E>>,
+    /// What makes two publishes of the target the same.
+    identity: Digest,
+    generation: u64,
+    /// Whether it began the task.
+    began: bool,
+    since: Duration,
+    /// Calls that are waiting now.
+    calls: usize,
+    /// When the last call ended.
+    silent_since: Duration,
+}
+
+struct State<T, E> {
+    running: HashMap<Digest, Arc<Task<T, E>>>,
+    waiters: HashMap<WaiterId, Waiter<T, E>>,
+    generation: u64,
+}
+
+struct Inner<T, E> {
+    state: Mutex<State<T, E>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    clock: Arc<dyn Clock>,
+}
+
+/// All running fetches of a node.
+pub struct Registry<T, E> {
+    inner: Arc<Inner<T, E>>,
+}
+
+impl<T, E> fmt::Debug for Registry<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+impl<T, E> Clone for Registry<T, E> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+/// Another publish of the same target, with another identity, is waiting.
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+#[error("another publish of this target is in progress")]
+pub struct Busy;
+
+/// What a handler found at the end of its hold.
+#[derive(Debug)]
+pub enum Waited<T, E> {
+    /// The task has ended well.
+    Done(Arc<T>),
+    /// The task has failed.
+    Failed(Arc<E>),
+    /// The task died without an error.
+    Died,
+    /// It goes on: this much is done.
+    Working(Rate),
+}
+
+/// Progress and how fast it was during a hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// The figures now.
+    pub snapshot: Snapshot,
+    /// Bytes per second since the call came.
+    pub bytes_per_second: f64,
+}
+
+impl<T, E> Registry<T, E>
+where
+    T: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    /// No tasks.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::new(State {
+                    running: HashMap::new(),
+                    waiters: HashMap::new(),
+                    generation: 0,
+                }),
+                tasks: TaskTracker::new(),
+                stop: CancellationToken::new(),
+                clock,
+            }),
+        }
+    }
+
+    /// Becomes a waiter of the task `key`, which `begin` starts if it is not running. A waiter that comes back finds
+    /// its task again, ended or not, unless that failed in a way that `retry` says is worth another attempt.
+    pub fn join(
+        &self,
+        id: WaiterId,
+        (identity, key): (Digest, Digest),
+        retry: impl FnOnce(&E) -> bool,
+        begin: impl FnOnce(Work) -> BoxFuture<'static, Result<T, E>>,
+    ) -> Result<Call<T, E>, Busy> {
+        let now = self.inner.clock.monotonic();
+        let mut state = self.lock();
+        if let Some(waiter) = state.waiters.get_mut(&id) {
+            let again = match &*waiter.task.ended.borrow() {
+                Some(Some(Err(error))) => waiter.calls == 0 && retry(error),
+                Some(Some(Ok(_))) => false,
+                Some(None) => true,
+                None => waiter.task.has_ended(),
+            };
+            if waiter.identity != identity && waiter.calls > 0 {
+                return Err(Busy);
+            }
+            if waiter.identity == identity && waiter.task.key == key && !again {
+                waiter.calls = waiter.calls.saturating_add(1);
+                return Ok(self.call(id, waiter, now));
+            }
+        }
+        let (since, left) = match state.waiters.remove(&id) {
+            Some(waiter) if waiter.identity == identity => (waiter.since, Some(waiter.task)),
+            Some(waiter) => (now, Some(waiter.task)),
+            None => (now, None),
+        };
+        let live = state
+            .running
+            .get(&key)
+            .filter(|task| !task.has_ended())
+            .cloned();
+        let began = live.is_none();
+        let task = live.unwrap_or_else(|| self.spawn(&mut state, key, begin));
+        state.generation = state.generation.saturating_add(1);
+        let waiter = Waiter {
+            task,
+            identity,
+            generation: state.generation,
+            began,
+            since,
+            calls: 1,
+            silent_since: now,
+        };
+        let call = self.call(id.clone(), &waiter, now);
+        state.waiters.insert(id, waiter);
+        // The waiter moved to another task: its old one may have lost its last.
+        if let Some(task) = left {
+            stop_if_alone(&mut state, &task);
+        }
+        Ok(call)
+    }
+
+    fn call(&self, id: WaiterId, waiter: &Waiter<T, E>, now: Duration) -> Call<T, E> {
+        Call {
+            registry: self.clone(),
+            id,
+            generation: waiter.generation,
+            began: waiter.began,
+            since: waiter.since,
+            arrived: now,
+            done_before: waiter.task.work.progress.snapshot().done,
+            task: Arc::clone(&waiter.task),
+        }
+    }
+
+    fn spawn(
+        &self,
+        state: &mut State<T, E>,
+        key: Digest,
+        begin: impl FnOnce(Work) -> BoxFuture<'static, Result<T, E>>,
+    ) -> Arc<Task<T, E>> {
+        let work = Work {
+            progress: Arc::default(),
+            cancel: self.inner.stop.child_token(),
+        };
+        let (end, ended) = watch::channel(None);
+        let task = Arc::new(Task {
+            key,
+            work: work.clone(),
+            ended,
+        });
+        let future = begin(work);
+        let registry = self.clone();
+        let own = Arc::downgrade(&task);
+        drop(self.inner.tasks.spawn(async move {
+            let outcome = future.await.map(Arc::new).map_err(Arc::new);
+            let mut state = registry.lock();
+            if let Some(own) = own.upgrade() {
+                forget(&mut state, &own);
+            }
+            // Under the lock: nobody joins between the end and its announcement.
+            end.send_replace(Some(Some(outcome)));
+        }));
+        state.running.insert(key, Arc::clone(&task));
+        task
+    }
+
+    /// Whether anyone but `id` waits for `volume`.
+    pub fn has_other_waiter(&self, id: &WaiterId) -> bool {
+        self.lock()
+            .waiters
+            .keys()
+            .any(|other| other.volume == id.volume && other.target != id.target)
+    }
+
+    /// Removes a waiter. If it was the last of its task, the task is stopped, and this returns when it has ended.
+    pub async fn leave(&self, id: &WaiterId) {
+        let stopped = {
+            let mut state = self.lock();
+            let waiter = state.waiters.remove(id);
+            waiter
+                .filter(|waiter| stop_if_alone(&mut state, &waiter.task))
+                .map(|waiter| waiter.task)
+        };
+        if let Some(task) = stopped {
+            drop(task.outcome().await);
+        }
+    }
+
+    /// Removes waiters that have been silent for too long, and stops the tasks that lose their last.
+    pub fn sweep(&self) {
+        let now = self.inner.clock.monotonic();
+        let mut state = self.lock();
+        let silent: Vec<WaiterId> = state
+            .waiters
+            .iter()
+            .filter(|(_, waiter)| {
+                waiter.calls == 0 && now.saturating_sub(waiter.silent_since) >= SILENCE
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in silent {
+            if let Some(waiter) = state.waiters.remove(&id) {
+                tracing::info!(volume.id = %id.volume, "kubelet has not come back for this volume; its load is given up");
+                stop_if_alone(&mut state, &waiter.task);
+            }
+        }
+    }
+
+    /// How many waiters and running tasks there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.waiters.len(), state.running.len())
+    }
+
+    /// Stops all tasks and waits for their end. Nothing can be started afterwards.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T, E>> {
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stops a task without waiters and says whether it was running.
+fn stop_if_alone<T, E>(state: &mut State<T, E>, task: &Arc<Task<T, E>>) -> bool {
+    if state
+        .waiters
+        .values()
+        .any(|waiter| Arc::ptr_eq(&waiter.task, task))
+    {
+        return false;
+    }
+    forget(state, task);
+    task.work.cancel.cancel();
+    !task.has_ended()
+}
+
+fn forget<T, E>(state: &mut State<T, E>, task: &Arc<Task<T, E>>) {
+    if state
+        .running
+        .get(&task.key)
+        .is_some_and(|running| Arc::ptr_eq(running, task))
+    {
+        state.running.remove(&task.key);
+    }
+}
+
+/// One call's stay with its waiter. Dropping it leaves the waiter where it is.
+pub struct Call<T, E>
+where
+    T: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    registry: Registry<T, E>,
+    id: WaiterId,
+    generation: u64,
+    began: bool,
+    since: Duration,
+    arrived: Duration,
+    done_before: u64,
+    task: Arc<Task<T, E>>,
+}
+
+impl<T, E> fmt::Debug for Call<T, E>
+where
+    T: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T, E> Call<T, E>
+where
+    T: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    /// Waits for the task, at most for `hold`.
+    pub async fn wait(&self, hold: Duration) -> Waited<T, E> {
+        match tokio::time::timeout(hold, self.task.outcome()).await {
+            Ok(Some(Ok(value))) => Waited::Done(value),
+            Ok(Some(Err(error))) => Waited::Failed(error),
+            Ok(None) => Waited::Died,
+            Err(_) => Waited::Working(self.rate()),
+        }
+    }
+
+    fn rate(&self) -> Rate {
+        let snapshot = self.task.work.progress.snapshot();
+        let time = self
+            .registry
+            .inner
+            .clock
+            .monotonic()
+            .saturating_sub(self.arrived);
+        let bytes = snapshot.done.saturating_sub(self.done_before);
+        #[expect(clippy::cast_precision_loss, reason = "a speed shown with two digits")]
+        let bytes_per_second = if time.is_zero() {
+            0.0
+        } else {
+            bytes as f64 / time.as_secs_f64()
+        };
+        Rate {
+            snapshot,
+            bytes_per_second,
+        }
+    }
+
+    /// Whether this waiter began the task, rather than joining it.
+    pub fn began(&self) -> bool {
+        self.began
+    }
+
+    /// When the waiter's first call came, on the monotonic clock.
+    pub fn since(&self) -> Duration {
+        self.since
+    }
+
+    /// Whether the waiter is still there: nobody has unpublished its target meanwhile.
+    pub fn is_wanted(&self) -> bool {
+        self.registry
+            .lock()
+            .waiters
+            .get(&self.id)
+            .is_some_and(|waiter| waiter.generation == self.generation)
+    }
+
+    /// Removes the waiter: it has what it waited for, or never will.
+    pub fn finish(&self) {
+        let mut state = self.registry.lock();
+        let own = state
+            .waiters
+            .get(&self.id)
+            .is_some_and(|waiter| waiter.generation == self.generation);
+        if own && let Some(waiter) = state.waiters.remove(&self.id) {
+            stop_if_alone(&mut state, &waiter.task);
+        }
+    }
+}
+
+impl<T, E> Drop for Call<T, E>
+where
+    T: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        let now = self.registry.inner.clock.monotonic();
+        let mut state = self.registry.lock();
+        if let Some(waiter) = state.waiters.get_mut(&self.id)
+            && waiter.generation == self.generation
+        {
+            waiter.calls = waiter.calls.saturating_sub(1);
+            waiter.silent_since = now;
+        }
+    }
+}
+
+/// One operation per volume at a time.
+#[derive(Debug, Default)]
+pub struct VolumeLocks {
+    locks: Mutex<HashMap<VolumeId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl VolumeLocks {
+    /// Waits for the volume's turn.
+    pub async fn lock(&self, volume: &VolumeId) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(locks.entry(volume.clone()).or_default())
+        };
+        lock.lock_owned().await
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Snapshot {
+            total, done, phase, ..
+        } = self.snapshot;
+        match phase {
+            None | Some(Phase::Authorize | Phase::Resolve) => {
+                return f.write_str("listing the source");
+            }
+            Some(Phase::Queue) => f.write_str("waiting for another load of the same files; ")?,
+            Some(Phase::FirstByte | Phase::Transfer | Phase::Sync | Phase::View | Phase::Mount) => {
+            }
+        }
+        let percent = done
+            .saturating_mul(100)
+            .checked_div(total)
+            .unwrap_or(0)
+            .min(100);
+        let unit = Unit::of(total);
+        write!(
+            f,
+            "staging {percent} % ({} of {} {}), ",
+            unit.shown(done),
+            unit.shown(total),
+            unit.name
+        )?;
+        if self.bytes_per_second >= 1e9 {
+            write!(f, "{:.1} GB/s", self.bytes_per_second / 1e9)
+        } else {
+            write!(f, "{:.1} MB/s", self.bytes_per_second / 1e6)
+        }
+    }
+}
+
+struct Unit {
+    name: &'static str,
+    bytes: f64,
+}
+
+impl Unit {
+    fn of(total: u64) -> Self {
+        if total >= 1 << 30 {
+            Self {
+                name: "GiB",
+                bytes: f64::from(1u32 << 30),
+            }
+        } else {
+            Self {
+                name: "MiB",
+                bytes: f64::from(1u32 << 20),
+            }
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a size shown with one decimal")]
+    fn shown(&self, bytes: u64) -> String {
+        format!("{:.1}", bytes as f64 / self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! Mounts by the kernel: `open_tree` clones the view's mount where nobody sees it, `mount_setattr` makes the clone
+//! read-only, nosuid, nodev and private, `move_mount` shows it. No moment exists in which it can be written.
+
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use tonnage_cache::error::{IoContext, PathError};
+
+use super::{Error, Mounter, Table, setattr};
+use crate::target::Spot;
+use crate::volume::MountFlags;
+
+/// The real mounter; needs `CAP_SYS_ADMIN` over its mount namespace.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct KernelMounter;
+
+impl Mounter for KernelMounter {
+    fn attach(&self, view: &Path, spot: &Spot, flags: MountFlags) -> Result<(), Error> {
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        let tree = open_tree(CWD, view, clone)
+            .map_err(|error| refused(error, "clone the mount of", view))?;
+        let (set, clear) = attributes(flags);
+        setattr::restrict(&tree, set, clear).at("make read-only the mount of", view)?;
+        let target = spot.open()?;
+        let to = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&tree, "", &target, "", to)
+            .map_err(|error| refused(error, "mount on", spot.path()))
+    }
+
+    fn detach(&self, spot: &Spot) -> Result<(), Error> {
+        let path = spot.through_parent();
+        match unmount(&path, UnmountFlags::NOFOLLOW) {
+            // Someone still has a file open. The tree cannot be written, so it may live on out of sight.
+            Err(Errno::BUSY) => unmount(&path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH),
+            result => result,
+        }
+        .map_err(|error| match error {
+            Errno::INVAL | Errno::NOENT => Error::NotMounted {
+                path: spot.path().to_path_buf(),
+            },
+            error => refused(error, "unmount", spot.path()),
+        })
+    }
+
+    fn mounts(&self) -> Result<Table, Error> {
+        // Of this thread: a test may have given it a mount namespace of its own.
+        let path = Path::new("/proc/thread-self/mountinfo");
+        let text = std::fs::read(path).at("read", path)?;
+        Table::parse(&text)
+    }
+}
+
+fn attributes(flags: MountFlags) -> (u64, u64) {
+    let mut set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let mut clear = 0;
+    if flags.noexec {
+        set |= libc::MOUNT_ATTR_NOEXEC;
+    }
+    if flags.noatime {
+        set |= libc::MOUNT_ATTR_NOATIME;
+        // The access time modes are one field, to be cleared as a whole (mount_setattr(2)).
+        clear |= libc::MOUNT_ATTR__ATIME;
+    }
+    (set, clear)
+}
+
+fn refused(error: Errno, operation: &'static str, path: &Path) -> Error {
+    match error {
+        Errno::PERM | Errno::ACCESS => Error::NotPermitted {
+            path: path.to_path_buf(),
+        },
+        error => PathError {
+            operation,
+            path: path.to_path_buf(),
+            source: error.into(),
+        }
+        .into(),
+    }
+}

@@ -1,0 +1,80 @@
+//! May this principal use this source and path? Asked in every `NodePublishVolume`, also when the bytes are here
+//! already. This file owns the seam and the static answer; identities from tokens are another implementation.
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+use tonnage_cache::error::Kind;
+
+use crate::identity::{Credentials, Principal};
+use crate::volume::Attributes;
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// What the request offers as proof.
+    pub credentials: &'a Credentials,
+    /// What it wants.
+    pub attributes: &'a Attributes,
+}
+
+/// Why not.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// A rule forbids it; the text names the rule.
+    #[error("{0}")]
+    Denied(String),
+    /// The proof is missing, expired or for someone else; the text names the cure.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// It cannot be decided now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Refusal {
+    /// What a caller can do about it.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Denied(_) => Kind::Denied,
+            Self::Unauthenticated(_) => Kind::Unauthenticated,
+            Self::Unavailable(_) => Kind::Transient,
+        }
+    }
+}
+
+/// Decides who may read what. Implementations answer within seconds: all pods of one claim wait behind it.
+pub trait Authorizer: fmt::Debug + Send + Sync {
+    /// Finds out who asks and whether they may.
+    fn authorize<'a>(
+        &'a self,
+        question: &'a Question<'a>,
+    ) -> BoxFuture<'a, Result<Principal, Refusal>>;
+}
+
+/// Everyone is the one principal, who may read every configured source.
+#[derive(Debug, Clone)]
+pub struct StaticAuthorizer {
+    name: String,
+}
+
+impl StaticAuthorizer {
+    /// All requests are `name`'s.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
+    }
+}
+
+impl Authorizer for StaticAuthorizer {
+    fn authorize<'a>(
+        &'a self,
+        question: &'a Question<'a>,
+    ) -> BoxFuture<'a, Result<Principal, Refusal>> {
+        let pod = question.credentials.pod.as_ref();
+        let principal = Principal {
+            name: self.name.clone(),
+            namespace: pod.map(|pod| pod.namespace.clone()).unwrap_or_default(),
+        };
+        Box::pin(std::future::ready(Ok(principal)))
+    }
+}

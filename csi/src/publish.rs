@@ -1,0 +1,499 @@
+//! Publishing: from a parsed request to a mount, and back. Services hold no logic; it is here.
+//!
+//! A publish is: is it there already? → may this principal? → find or start the fetch, and wait for it → mount. Only the
+//! waiting happens in the call's handler, which may be dropped at any time; mounting and unmounting are tasks of
+//! their own ([`settle`], [`unpublish`]), one at a time for each volume.
+//!
+//! Architecture invariants: authorization is asked for every pod before any wait, also when the bytes are here; only a sound mount
+//! that is there already needs none. A final error leaves no mount, no waiter and no record.
+//!
+//! Crash points (feature `failpoints`), in the order in which a volume passes them: `publish::before_record`,
+//! `publish::after_record`, `publish::after_target`, `publish::after_mount`, `publish::before_ok`, `unpublish::before_unmount`,
+//! `unpublish::after_unmount`, `unpublish::after_rmdir`, `unpublish::after_record`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio_util::task::TaskTracker;
+use tonnage_cache::cache::{self, Cache, LoadOptions, Loaded, Reference};
+use tonnage_cache::clock::{Clock, unix_millis};
+use tonnage_cache::digest::Digest;
+use tonnage_cache::fetch::PageCache;
+use tonnage_cache::path::Escaped;
+use tonnage_cache::source::select::Selection;
+use tonnage_cache::store::Holder;
+
+use crate::grant::Grants;
+use crate::identity::{Credentials, Principal};
+use crate::inflight::{Call, Registry, VolumeLocks, Waited, WaiterId, Work};
+use crate::loads::Observer;
+use crate::mount::Mounter;
+use crate::policy::{Authorizer, Question};
+use crate::record::{Published, Record};
+use crate::sources::Sources;
+use crate::status::{Rpc, code, is_uncertain};
+use crate::target::{KubeletRoot, TargetPath};
+use crate::volume::{Access, Attributes, MountFlags, PageCacheChoice, PublishIdentity, VolumeId};
+
+mod error;
+mod restart;
+mod settle;
+mod unpublish;
+mod views;
+
+pub use error::Error;
+use views::{Occupant, Views};
+
+/// Longest time that authorization may take, in seconds: all pods of a claim wait behind it.
+const DECISION_SECONDS: u64 = 5;
+/// What is left of a deadline for the answer and the mount: at least this.
+const RESERVE: Duration = Duration::from_secs(3);
+
+/// A publish, parsed.
+#[derive(Debug, Clone)]
+pub struct PublishRequest {
+    /// The volume.
+    pub volume_id: VolumeId,
+    /// Where.
+    pub target: String,
+    /// What.
+    pub attributes: Attributes,
+    /// Who asks.
+    pub credentials: Credentials,
+    /// Whether the volume is inline in its pod.
+    pub ephemeral: bool,
+    /// How many targets it may have.
+    pub access: Access,
+    /// `readonly` of the request.
+    pub readonly: bool,
+    /// Mount flags.
+    pub flags: MountFlags,
+    /// When the caller gives up, from now.
+    pub deadline: Option<Duration>,
+}
+
+/// How long calls wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Holds {
+    /// Without a deadline. Default 60 s.
+    pub default: Duration,
+    /// At most, whatever the deadline; default: no limit.
+    pub longest: Option<Duration>,
+}
+
+impl Holds {
+    /// How long a call with this deadline waits: until max(3 s, 3 %) before it.
+    pub fn hold(&self, deadline: Option<Duration>) -> Duration {
+        let hold = deadline.map_or(self.default, |deadline| {
+            deadline.saturating_sub(RESERVE.max(deadline.saturating_mul(3) / 100))
+        });
+        self.longest.map_or(hold, |longest| hold.min(longest))
+    }
+}
+
+/// The parts that a publisher is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The content.
+    pub cache: Arc<Cache>,
+    /// Makes mounts.
+    pub mounter: Arc<dyn Mounter>,
+    /// Kubelet's directory.
+    pub root: KubeletRoot,
+    /// Where content may come from.
+    pub sources: Sources,
+    /// Who may.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Proof at the store.
+    pub grants: Arc<dyn Grants>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// This boot.
+    pub boot_id: String,
+    /// How long calls wait.
+    pub holds: Holds,
+    /// Who wants to know.
+    pub observers: Vec<Arc<dyn Observer>>,
+}
+
+/// Bytes and files of a published volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files.
+    pub files: u64,
+}
+
+/// Publishes volumes on this node.
+#[derive(Debug)]
+pub struct Publisher {
+    parts: Parts,
+    published: Published,
+    loads: Registry<Loaded, cache::Error>,
+    locks: VolumeLocks,
+    views: Views,
+    tasks: TaskTracker,
+    labels: bool,
+}
+
+type LoadCall = Call<Loaded, cache::Error>;
+
+/// A publish that has come as far as waiting.
+struct Admitted {
+    request: PublishRequest,
+    target: TargetPath,
+    identity: PublishIdentity,
+    call: LoadCall,
+    /// How long authorization took.
+    authorized: Duration,
+}
+
+impl Publisher {
+    /// A publisher that knows what an earlier process of this boot has published. Blocking.
+    pub fn open(parts: Parts) -> Result<Arc<Self>, Error> {
+        let store = parts.cache.store();
+        let now = unix_millis(parts.clock.now());
+        let published = Published::open(
+            store.records().clone(),
+            store.leases().clone(),
+            &parts.boot_id,
+            now,
+        )?;
+        let views = Views::new(store.root());
+        let labels = views.has_labels(&parts.mounter.mounts()?);
+        let publisher = Self {
+            loads: Registry::new(Arc::clone(&parts.clock)),
+            locks: VolumeLocks::default(),
+            tasks: TaskTracker::new(),
+            published,
+            views,
+            labels,
+            parts,
+        };
+        publisher.reconstruct()?;
+        publisher.tell_count();
+        Ok(Arc::new(publisher))
+    }
+
+    /// Publishes a volume, waiting for its bytes as long as the deadline allows.
+    pub async fn publish(self: &Arc<Self>, request: PublishRequest) -> Result<(), Error> {
+        let target = self.parts.root.target(&request.target)?;
+        if self.labels && !request.readonly {
+            return Err(Error::SeLinux);
+        }
+        let identity = PublishIdentity::new(
+            request.volume_id.clone(),
+            &request.attributes,
+            request.access,
+            request.readonly,
+        );
+        let started = self.parts.clock.monotonic();
+        if self.is_published(&target, &identity).await? {
+            return Ok(());
+        }
+        let id = WaiterId {
+            volume: request.volume_id.clone(),
+            target: target.relative().to_path_buf(),
+        };
+        let begun = self.admit(&request, &id, &identity).await;
+        let call = match begun {
+            Ok(call) => call,
+            Err(error) => return Err(self.give_up(&id, error).await),
+        };
+        let authorized = self.parts.clock.monotonic().saturating_sub(started);
+        let hold = self
+            .parts
+            .holds
+            .hold(request.deadline)
+            .saturating_sub(authorized);
+        let loaded = match call.wait(hold).await {
+            Waited::Working(rate) => return Err(Error::InProgress(rate)),
+            Waited::Done(loaded) => loaded,
+            Waited::Failed(error) => {
+                call.finish();
+                return Err(Error::Load(error));
+            }
+            Waited::Died => {
+                call.finish();
+                return Err(Error::LoadDied);
+            }
+        };
+        self.settle(
+            Admitted {
+                request,
+                target,
+                identity,
+                call,
+                authorized,
+            },
+            loaded,
+        )
+        .await
+    }
+
+    /// A call that ends with a final error must not leave a waiter from an earlier one behind.
+    async fn give_up(&self, id: &WaiterId, error: Error) -> Error {
+        if !is_uncertain(code(error.cause(), Rpc::NodePublishVolume)) {
+            self.loads.leave(id).await;
+        }
+        error
+    }
+
+    /// Decides, and becomes a waiter.
+    async fn admit(
+        self: &Arc<Self>,
+        request: &PublishRequest,
+        id: &WaiterId,
+        identity: &PublishIdentity,
+    ) -> Result<LoadCall, Error> {
+        let reference = self.reference(request).await?;
+        let limit = Duration::from_secs(DECISION_SECONDS);
+        let decision = tokio::time::timeout(limit, self.decide(request, &reference));
+        let principal = decision.await.map_err(|_| Error::Undecided {
+            seconds: DECISION_SECONDS,
+        })??;
+        self.check_single(request, id)?;
+        let key = task_key(&reference, &request.attributes);
+        let cache = Arc::clone(&self.parts.cache);
+        let mut options = LoadOptions::new(Holder::new(format!("load:{key}")));
+        options.page_cache = page_cache(request.attributes.page_cache);
+        options.payer = principal.namespace;
+        options.limit_bytes = request.attributes.limit_bytes;
+        let begin = move |work: Work| -> BoxFuture<'static, Result<Loaded, cache::Error>> {
+            options.progress = work.progress;
+            options.cancel = work.cancel;
+            Box::pin(async move { cache.load(&reference, &options).await })
+        };
+        let retry = |error: &cache::Error| {
+            is_uncertain(code(
+                crate::status::Cause::Kind(error.kind()),
+                Rpc::NodePublishVolume,
+            ))
+        };
+        Ok(self
+            .loads
+            .join(id.clone(), (digest_of(identity), key), retry, begin)?)
+    }
+
+    async fn decide(
+        &self,
+        request: &PublishRequest,
+        reference: &Reference,
+    ) -> Result<Principal, Error> {
+        let question = Question {
+            credentials: &request.credentials,
+            attributes: &request.attributes,
+        };
+        let principal = self.parts.authorizer.authorize(&question).await?;
+        self.parts.grants.prove(&principal, reference).await?;
+        Ok(principal)
+    }
+
+    /// What to load: a claim that was used on this node before is bound to its revision.
+    async fn reference(self: &Arc<Self>, request: &PublishRequest) -> Result<Reference, Error> {
+        let wanted = &request.attributes;
+        let source = Arc::clone(self.parts.sources.get(&wanted.source)?);
+        let mut reference = Reference::new(source, wanted.path.clone());
+        reference.selection = Selection::new(&wanted.include, &wanted.exclude)?;
+        reference.revision = wanted.revision;
+        reference.digest = wanted.digest;
+        if !request.ephemeral && wanted.revision.is_none() {
+            let volume = request.volume_id.clone();
+            reference.revision = self
+                .blocking(move |this| Ok(this.published.claimed(&volume)?))
+                .await?;
+        }
+        Ok(reference)
+    }
+
+    fn check_single(&self, request: &PublishRequest, id: &WaiterId) -> Result<(), Error> {
+        let elsewhere = || {
+            self.published
+                .targets_of(&id.volume)
+                .iter()
+                .any(|target| *target != id.target)
+        };
+        match request.access {
+            Access::SingleWriter if self.loads.has_other_waiter(id) || elsewhere() => {
+                Err(Error::SecondTarget)
+            }
+            Access::SingleWriter | Access::Shared => Ok(()),
+        }
+    }
+
+    /// Whether the target shows this very volume. Something else there is an error.
+    async fn is_published(
+        self: &Arc<Self>,
+        target: &TargetPath,
+        identity: &PublishIdentity,
+    ) -> Result<bool, Error> {
+        let (target, identity) = (target.clone(), identity.clone());
+        self.blocking(move |this| this.find_published(&target, &identity))
+            .await
+    }
+
+    fn find_published(
+        &self,
+        target: &TargetPath,
+        identity: &PublishIdentity,
+    ) -> Result<bool, Error> {
+        let record = self.published.find(target.relative());
+        let table = self.parts.mounter.mounts()?;
+        match (self.views.occupant(&table, target.path()), record) {
+            (Occupant::Nobody, _) => Ok(false),
+            (Occupant::Foreign, _) => Err(Error::Foreign {
+                path: target.path().to_path_buf(),
+            }),
+            (
+                Occupant::View { name, sound },
+                Some(Record {
+                    identity: Some(known),
+                    view,
+                    ..
+                }),
+            ) if sound && view == name && known == *identity => Ok(true),
+            // A record that was lost and rebuilt does not say what was asked for; the view decides (`settle`).
+            (Occupant::View { .. }, Some(Record { identity: None, .. }) | None) => Ok(false),
+            (Occupant::View { .. }, Some(_)) => Err(Error::Taken {
+                path: target.path().to_path_buf(),
+            }),
+        }
+    }
+
+    /// Bytes and files of the volume published at `path`.
+    pub async fn usage(self: &Arc<Self>, volume_id: &VolumeId, path: &str) -> Result<Usage, Error> {
+        let absent = || Error::NotPublished {
+            path: Escaped(path).to_string(),
+        };
+        let target = self.parts.root.target(path).map_err(|_| absent())?;
+        let record = self
+            .published
+            .find(target.relative())
+            .filter(|record| record.is_of(volume_id));
+        let record = record.ok_or_else(absent)?;
+        let occupant = self.blocking(move |this| {
+            let table = this.parts.mounter.mounts()?;
+            Ok(this.views.occupant(&table, target.path()))
+        });
+        match occupant.await? {
+            Occupant::View { .. } => Ok(Usage {
+                bytes: record.bytes,
+                files: record.files,
+            }),
+            Occupant::Nobody | Occupant::Foreign => Err(absent()),
+        }
+    }
+
+    /// Gives up waiters that kubelet has forgotten. To be called every now and then.
+    pub fn sweep(&self) {
+        self.loads.sweep();
+    }
+
+    /// How many targets are published, how many waiters wait, and how many loads run.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let (waiters, running) = self.loads.counts();
+        (self.published.count(), waiters, running)
+    }
+
+    /// Stops all loads, lets mounts and unmounts that have begun come to their end, and returns. Published volumes stay.
+    pub async fn close(&self) {
+        self.loads.close().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn tell_count(&self) {
+        let count = self.published.count();
+        for observer in &self.parts.observers {
+            observer.published(count);
+        }
+    }
+
+    /// Runs system calls on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&this))
+            .await
+            .map_err(|_| Error::Task)?
+    }
+}
+
+fn page_cache(choice: PageCacheChoice) -> PageCache {
+    match choice {
+        PageCacheChoice::Direct => PageCache::Direct,
+        PageCacheChoice::Warm => PageCache::Warm,
+        PageCacheChoice::Auto => PageCache::Auto,
+    }
+}
+
+fn digest_of(identity: &PublishIdentity) -> Digest {
+    digest_fields(&[&format!("{identity:?}")])
+}
+
+/// Publishes with equal keys share a fetch.
+fn task_key(reference: &Reference, attributes: &Attributes) -> Digest {
+    digest_fields(&[
+        reference.source.uid(),
+        &reference.path,
+        &format!("{:?}", (&attributes.include, &attributes.exclude)),
+        &format!("{:?}", (reference.revision, reference.digest)),
+        &format!("{:?}", (attributes.page_cache, attributes.limit_bytes)),
+    ])
+}
+
+fn digest_fields(fields: &[&str]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for field in fields {
+        hasher.update(&(field.len() as u64).to_le_bytes());
+        hasher.update(field.as_bytes());
+    }
+    Digest::from_bytes(*hasher.finalize().as_bytes())
+}
+
+/// Name of a view's directory.
+fn view_name(loaded: &Loaded) -> Result<String, Error> {
+    let name = loaded.view.file_name().and_then(std::ffi::OsStr::to_str);
+    name.map(str::to_owned).ok_or(Error::Task)
+}
+
+/// Path of a target for messages.
+fn shown(target: &TargetPath) -> PathBuf {
+    target.path().to_path_buf()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_held_until_3_seconds_or_3_percent_before_its_deadline() {
+        let holds = Holds {
+            default: Duration::from_mins(1),
+            longest: None,
+        };
+        assert_eq!(holds.hold(None), Duration::from_mins(1));
+        assert_eq!(
+            holds.hold(Some(Duration::from_mins(2))),
+            Duration::from_millis(116_400)
+        );
+        assert_eq!(
+            holds.hold(Some(Duration::from_secs(10))),
+            Duration::from_secs(7)
+        );
+        assert_eq!(holds.hold(Some(Duration::from_secs(2))), Duration::ZERO);
+        let short = Holds {
+            longest: Some(Duration::from_secs(5)),
+            ..holds
+        };
+        assert_eq!(
+            short.hold(Some(Duration::from_mins(2))),
+            Duration::from_secs(5)
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! Why a volume is not published, or not taken away.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tonnage_cache::digest::Digest;
+use tonnage_cache::error::Kind;
+use tonnage_cache::{cache, source, store};
+
+use crate::inflight::{self, Rate};
+use crate::status::Cause;
+use crate::{mount, policy, sources, target, volume};
+
+/// An error of publish, unpublish or statistics.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request's words.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] target::Error),
+    /// The mount.
+    #[error(transparent)]
+    Mount(#[from] mount::Error),
+    /// The store's records.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The source's name.
+    #[error(transparent)]
+    Sources(#[from] sources::Error),
+    /// The include and exclude patterns.
+    #[error(transparent)]
+    Selection(#[from] source::Error),
+    /// The principal may not, or cannot be known.
+    #[error(transparent)]
+    Refused(#[from] policy::Refusal),
+    /// The authorizer did not answer in time.
+    #[error("it could not be decided within {seconds} s whether this pod may use the source")]
+    Undecided {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The content could not be brought here.
+    #[error(transparent)]
+    Load(Arc<cache::Error>),
+    /// The fetch task died.
+    #[error("the load ended without a result, which is a bug; it is begun again")]
+    LoadDied,
+    /// The fetch goes on.
+    #[error("{0}")]
+    InProgress(Rate),
+    /// Another call for this target is at work.
+    #[error(transparent)]
+    Busy(#[from] inflight::Busy),
+    /// Unpublished while it was waited for.
+    #[error("the target was unpublished while this call waited")]
+    Unpublished,
+    /// The target shows something else of ours.
+    #[error("{} already shows another volume, or this volume with other attributes", path.display())]
+    Taken {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The target shows something that is not ours.
+    #[error("something else is mounted on {}; it was left alone", path.display())]
+    Foreign {
+        /// The target.
+        path: PathBuf,
+    },
+    /// A second target under `SINGLE_NODE_SINGLE_WRITER`.
+    #[error(
+        "the volume is in use by another pod of this node, and its access mode (ReadWriteOncePod) allows one"
+    )]
+    SecondTarget,
+    /// A claim's pods must all see one revision.
+    #[error(
+        "the claim is bound to revision {bound} on this node, but revision {found} was loaded; restore the files or make a new claim"
+    )]
+    OtherRevision {
+        /// The first that was published here.
+        bound: Digest,
+        /// What there is now.
+        found: Digest,
+    },
+    /// The runtime would relabel a read-only mount, and fail.
+    #[error(
+        "set readOnly: true on the volume: on this SELinux node the container runtime would otherwise try to relabel it"
+    )]
+    SeLinux,
+    /// There is no such published volume.
+    #[error("the volume is not published at {path}")]
+    NotPublished {
+        /// The path that was asked about, escaped.
+        path: String,
+    },
+    /// Unwinding after an error failed too.
+    #[error("{first}; what it left behind could not be removed: {second}")]
+    LeftBehind {
+        /// What went wrong.
+        first: String,
+        /// What went wrong after that.
+        second: String,
+    },
+    /// A background task died.
+    #[error("a background task ended early")]
+    Task,
+}
+
+impl Error {
+    /// The row of the code table.
+    pub fn cause(&self) -> Cause {
+        Cause::Kind(match self {
+            Self::Volume(error) => error.kind(),
+            Self::Target(error) => error.kind(),
+            Self::Mount(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+            Self::Sources(error) => error.kind(),
+            Self::Selection(error) => error.kind(),
+            Self::Refused(error) => error.kind(),
+            Self::Load(error) => error.kind(),
+            Self::Undecided { .. } | Self::LoadDied => Kind::Transient,
+            Self::InProgress(_) | Self::Busy(_) | Self::Unpublished => Kind::Busy,
+            Self::Foreign { .. } | Self::SecondTarget | Self::OtherRevision { .. } => {
+                Kind::Conflict
+            }
+            Self::SeLinux => Kind::Invalid,
+            Self::NotPublished { .. } => Kind::NotFound,
+            Self::Task => Kind::Internal,
+            Self::Taken { .. } => return Cause::Exists,
+            Self::LeftBehind { .. } => return Cause::LeftBehind,
+        })
+    }
+}
