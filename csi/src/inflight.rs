@@ -199,14 +199,14 @@ where
             .get(&key)
             .filter(|task| !task.has_ended())
             .cloned();
-        let began = live.is_none();
+        let is_first = live.is_none();
         let task = live.unwrap_or_else(|| self.spawn(&mut state, key, begin));
         state.generation = state.generation.saturating_add(1);
         let waiter = Waiter {
             task,
             identity,
             generation: state.generation,
-            began,
+            began: is_first,
             since,
             calls: 1,
             silent_since: now,

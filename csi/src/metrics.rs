@@ -109,7 +109,7 @@ impl Metrics {
         metrics
     }
 
-    /// The OpenMetrics text.
+    /// The text for Prometheus (`OpenMetrics` 1.0).
     pub fn text(&self) -> String {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();

@@ -164,7 +164,7 @@ impl Publisher {
         )?;
         let views = Views::new(store.root());
         let labels = views.has_labels(&parts.mounter.mounts()?);
-        let publisher = Self {
+        let this = Self {
             loads: Registry::new(Arc::clone(&parts.clock)),
             locks: VolumeLocks::default(),
             tasks: TaskTracker::new(),
@@ -173,9 +173,9 @@ impl Publisher {
             labels,
             parts,
         };
-        publisher.reconstruct()?;
-        publisher.tell_count();
-        Ok(Arc::new(publisher))
+        this.reconstruct()?;
+        this.tell_count();
+        Ok(Arc::new(this))
     }
 
     /// Publishes a volume, waiting for its bytes as long as the deadline allows.
@@ -343,7 +343,6 @@ impl Publisher {
         let record = self.published.find(target.relative());
         let table = self.parts.mounter.mounts()?;
         match (self.views.occupant(&table, target.path()), record) {
-            (Occupant::Nobody, _) => Ok(false),
             (Occupant::Foreign, _) => Err(Error::Foreign {
                 path: target.path().to_path_buf(),
             }),
@@ -356,7 +355,8 @@ impl Publisher {
                 }),
             ) if sound && view == name && known == *identity => Ok(true),
             // A record that was lost and rebuilt does not say what was asked for; the view decides (`settle`).
-            (Occupant::View { .. }, Some(Record { identity: None, .. }) | None) => Ok(false),
+            (Occupant::Nobody, _)
+            | (Occupant::View { .. }, Some(Record { identity: None, .. }) | None) => Ok(false),
             (Occupant::View { .. }, Some(_)) => Err(Error::Taken {
                 path: target.path().to_path_buf(),
             }),

@@ -1,6 +1,6 @@
 //! From causes to gRPC codes: the only table. Codes are decided by what the caller does with them.
 //!
-//! Kubelet treats CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, RESOURCE_EXHAUSTED and ABORTED as *uncertain*: it will clean
+//! Kubelet treats CANCELLED, `DEADLINE_EXCEEDED`, UNAVAILABLE, `RESOURCE_EXHAUSTED` and ABORTED as *uncertain*: it will clean
 //! up later. Every other code is *final*: kubelet believes that nothing is left behind, so a final code is answered only
 //! when no mount, waiter or reservation of the volume remains. external-provisioner retries all, and keeps
 //! looking for the volume after an uncertain one.

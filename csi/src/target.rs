@@ -262,7 +262,12 @@ impl Spot {
                     FileType::Symlink => Err(Error::Escapes {
                         path: self.path.clone(),
                     }),
-                    _ => Err(Error::NotADirectory {
+                    FileType::RegularFile
+                    | FileType::Fifo
+                    | FileType::Socket
+                    | FileType::CharacterDevice
+                    | FileType::BlockDevice
+                    | FileType::Unknown => Err(Error::NotADirectory {
                         path: self.path.clone(),
                     }),
                 }

@@ -159,7 +159,7 @@ impl Attributes {
         match key {
             "source" => value.clone_into(&mut self.source),
             "path" => {
-                self.path = parse_path(value).map_err(|error| bad(error.reason.to_string()))?
+                self.path = parse_path(value).map_err(|error| bad(error.reason.to_string()))?;
             }
             "include" => self.include = split(value),
             "exclude" => self.exclude = split(value),
@@ -176,7 +176,7 @@ impl Attributes {
             "retain" => {
                 self.retain = value
                     .parse()
-                    .map_err(|_| bad("is not true or false".to_owned()))?
+                    .map_err(|_| bad("is not true or false".to_owned()))?;
             }
             "limitBytes" => {
                 self.limit_bytes = Some(

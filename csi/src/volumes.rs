@@ -10,6 +10,8 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -109,6 +111,7 @@ pub trait VolumeRecords: fmt::Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub struct VolumeFiles {
     directory: PathBuf,
+    serial: Arc<AtomicU64>,
 }
 
 impl VolumeFiles {
@@ -123,6 +126,7 @@ impl VolumeFiles {
         }
         Ok(Self {
             directory: directory.to_path_buf(),
+            serial: Arc::default(),
         })
     }
 
@@ -142,7 +146,7 @@ impl VolumeFiles {
         }
         let fresh = self
             .directory
-            .join(format!("{}.{}.new", volume.id(), unique()));
+            .join(format!("{}.{}.new", volume.id(), self.unique()));
         let linked = write(&fresh, volume).and_then(|()| match std::fs::hard_link(&fresh, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             result => Ok(result.at("link", &path)?),
@@ -159,6 +163,12 @@ impl VolumeFiles {
             }
             .into()
         })
+    }
+
+    /// Different for every call of every process on this machine.
+    fn unique(&self) -> String {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{serial}", std::process::id())
     }
 
     fn delete_now(&self, path: &Path) -> Result<(), Error> {
@@ -203,17 +213,6 @@ fn write(path: &Path, volume: &Volume) -> Result<(), Error> {
 fn sync_directory(directory: &Path) -> Result<(), Error> {
     let file = File::open(directory).at("open", directory)?;
     Ok(file.sync_all().at("sync", directory)?)
-}
-
-/// Different for every call of every process on this machine.
-fn unique() -> String {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    format!(
-        "{}-{}",
-        std::process::id(),
-        SERIAL.fetch_add(1, Ordering::Relaxed)
-    )
 }
 
 impl VolumeRecords for VolumeFiles {

@@ -1,4 +1,4 @@
-//! The mount table, from `/proc/…/mountinfo` (proc_pid_mountinfo(5)):
+//! The mount table, from `/proc/…/mountinfo` (`proc_pid_mountinfo(5)`):
 //!
 //! ```text
 //! 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue

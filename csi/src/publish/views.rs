@@ -63,7 +63,7 @@ impl Views {
         (or_below || names.next().is_none()).then_some(name)
     }
 
-    /// Whether the filesystem of the views carries SELinux labels.
+    /// Whether the filesystem of the views carries `SELinux` labels.
     pub(super) fn has_labels(&self, table: &Table) -> bool {
         let home = table.locate(&self.directory).map(|(mount, _)| mount);
         home.is_some_and(|mount| {

@@ -26,7 +26,7 @@ pub trait Health: fmt::Debug + Send + Sync {
     /// Whether calls can be served; if not, why.
     fn readiness(&self) -> Result<(), String>;
 
-    /// All metrics in the OpenMetrics text format.
+    /// All metrics in the `OpenMetrics` text format.
     fn metrics(&self) -> String;
 }
 
