@@ -253,9 +253,10 @@ impl Disk for OsDisk {
             if name == "." || name == ".." {
                 continue;
             }
-            let kind = match entry.file_type() {
-                FileType::Unknown => self.stat(&path.join(name))?.kind,
-                known => kind_of(known),
+            let kind = if entry.file_type() == FileType::Unknown {
+                self.stat(&path.join(name))?.kind
+            } else {
+                kind_of(entry.file_type())
             };
             names.push(Name {
                 name: name.to_owned(),

@@ -19,6 +19,7 @@ use super::Shared;
 use super::damage::Cause;
 use super::error::Error;
 use super::partial::{Body, Committed, error_at};
+use super::verify::hash_file;
 use crate::digest::{Digest, PartHash};
 use crate::disk::{FileKind, Handle, Threads, find};
 use crate::error::{IoContext, PathError};
@@ -122,14 +123,18 @@ impl Body {
 }
 
 impl Shared {
-    /// Whether an object of this size has its name. One of another size is put into quarantine.
+    /// Whether an object of this size has its name. One of another size is set aside, unless it is whole: then it
+    /// is the question that is wrong.
     pub(super) fn has_object(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
         let path = self.layout.object(digest);
         match find(&*self.disk, &path).at("read", &path)? {
             None => Ok(false),
             Some(stat) if stat.kind == FileKind::File && stat.size == size => Ok(true),
-            Some(_) => {
-                self.retire(digest, size, Cause::Length, Vec::new())?;
+            Some(stat) => {
+                let hashed = hash_file(&*self.disk, &path, stat.size, self.probe.direct)?;
+                if hashed.is_none_or(|hashed| hashed.digest != *digest) {
+                    self.retire(digest, size, Cause::Length, Vec::new())?;
+                }
                 Ok(false)
             }
         }

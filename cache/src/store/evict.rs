@@ -43,6 +43,7 @@ impl Goal {
     }
 
     /// What is left to free.
+    #[must_use]
     pub fn minus(self, freed: &Freed) -> Self {
         Self {
             bytes: self.bytes.saturating_sub(freed.bytes),

@@ -4,7 +4,7 @@
 //! bounded for any number of small files; whatever a start finds in `fresh/` is read from the device and hashed
 //! before it becomes an object.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -184,7 +184,7 @@ impl Shared {
         Ok(())
     }
 
-    fn recover_one(&self, path: &PathBuf) -> Result<(), Error> {
+    fn recover_one(&self, path: &Path) -> Result<(), Error> {
         match self.promote(path) {
             Ok(Some(digest)) => {
                 tracing::info!(digest = %digest, "a fresh object of an earlier run was verified");

@@ -21,6 +21,7 @@ use super::records::Records;
 use super::{Config, Env, Shared, Store};
 use crate::disk::{Disk, Threads, find};
 use crate::error::{IoContext, PathError};
+use crate::path::Escaped;
 
 impl Store {
     /// Opens the store at the configured root, or makes one in an empty or absent directory.
@@ -92,13 +93,12 @@ fn prepare(disk: &dyn Disk, config: &Config, layout: &Layout) -> Result<(String,
     let root = &config.root;
     let home = Home::here(disk, config)?;
     // Read again under the lock: another process may have made the store meanwhile.
-    let meta = match Meta::read(disk, root)? {
-        Some(meta) => meta,
-        None => {
-            let meta = Meta::new(home.clone());
-            meta.write(disk, root)?;
-            meta
-        }
+    let meta = if let Some(meta) = Meta::read(disk, root)? {
+        meta
+    } else {
+        let meta = Meta::new(home.clone());
+        meta.write(disk, root)?;
+        meta
     };
     fail::fail_point!("store::open::after_meta");
     layout.ensure(disk)?;
@@ -161,8 +161,8 @@ fn refuse_foreign(disk: &dyn Disk, root: &Path) -> Result<(), Error> {
         Some(name) => Err(Error::Unusable {
             root: root.to_path_buf(),
             reason: format!(
-                "it holds {:?} and no cache; choose an empty directory",
-                name.name
+                "it holds {} and no cache; choose an empty directory",
+                Escaped(&name.name.to_string_lossy())
             ),
         }),
         None => Ok(()),
@@ -181,12 +181,10 @@ fn unusable(root: &Path, verb: &str, error: &io::Error) -> Error {
 /// Says what to do about a directory that cannot be written.
 fn explain(root: &Path, error: Error) -> Error {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-    match &error {
-        Error::Path(PathError { source, .. })
-            if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem) =>
-        {
-            unusable(root, "written", source)
-        }
-        _ => error,
+    if let Error::Path(PathError { source, .. }) = &error
+        && matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
+    {
+        return unusable(root, "written", source);
     }
+    error
 }

@@ -89,7 +89,7 @@ impl Store {
         match self.threads.run(judged).await?? {
             Verdict::Good => {}
             Verdict::TableRebuilt => {
-                report.tables_rebuilt = report.tables_rebuilt.saturating_add(1)
+                report.tables_rebuilt = report.tables_rebuilt.saturating_add(1);
             }
             Verdict::Bad(parts) => report.bad.push((digest, parts)),
         }

@@ -190,8 +190,22 @@ impl Shared {
             if freed == Freed::default() {
                 return Err(self.refusal(bytes, files, &short));
             }
+            self.await_freed(short.usable.saturating_add(freed.bytes / 2))?;
             before = Some(usable);
         }
+    }
+
+    /// XFS gives blocks back in the background: waits briefly until they show, so that no more than needed goes.
+    fn await_freed(&self, expected: u64) -> Result<(), Error> {
+        const LOOKS: u32 = 20;
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+        for _ in 0..LOOKS {
+            if self.shortage(0, 0)?.usable >= expected {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
     }
 
     fn refusal(&self, bytes: u64, files: u64, short: &Shortage) -> Error {

@@ -25,6 +25,15 @@ impl Place {
         }
     }
 
+    /// In memory where that is possible: for tests that open many stores.
+    fn in_memory() -> Self {
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self {
+            root: root.unwrap(),
+            ..Self::new()
+        }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.root.path().join("cache").join(name)
     }
@@ -57,6 +66,10 @@ impl Place {
     }
 }
 
+mod faults;
+mod reclaim;
+mod repair;
+
 trait Now {
     fn now_for_tests() -> SystemTime;
 }
@@ -87,9 +100,12 @@ fn files_below(directory: &Path) -> Vec<String> {
 
 /// Bytes that differ from part to part.
 fn content(length: usize, seed: u8) -> Vec<u8> {
-    (0..length)
-        .map(|at| u8::try_from((at / 7 + at / 4096 + usize::from(seed)) % 251).unwrap())
-        .collect()
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new()
+        .update(&[seed])
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
 }
 
 fn key(name: &str, size: usize) -> PartialKey {
