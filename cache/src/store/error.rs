@@ -20,6 +20,16 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// The directory cannot be made, read or written.
+    #[error("the cache directory {} cannot be {verb}", root.display())]
+    Unreachable {
+        /// The directory.
+        root: PathBuf,
+        /// `created`, `read` or `written`.
+        verb: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// Another process owns the store.
     #[error("the cache at {} is in use by {}; stop it, or ask it through its control socket",
         root.display(), pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))]
@@ -123,7 +133,9 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Path(error) | Self::Sync(error) => error.kind(),
-            Self::Unusable { .. }
+            Self::Unreachable { source, .. } if Kind::of_io(source) == Kind::NoSpace => Kind::NoSpace,
+            Self::Unreachable { .. }
+            | Self::Unusable { .. }
             | Self::Version { .. }
             | Self::Feature { .. }
             | Self::Name { .. } => Kind::Invalid,

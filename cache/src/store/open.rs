@@ -31,7 +31,7 @@ impl Store {
     pub fn open(config: Config, env: Env) -> Result<Arc<Self>, Error> {
         let disk = &*env.disk;
         let root = &config.root;
-        std::fs::create_dir_all(root).map_err(|error| unusable(root, "created", &error))?;
+        std::fs::create_dir_all(root).map_err(|error| unreachable(root, "created", error))?;
         if Meta::read(disk, root)?.is_none() {
             refuse_foreign(disk, root)?;
         }
@@ -153,7 +153,7 @@ fn refuse_foreign(disk: &dyn Disk, root: &Path) -> Result<(), Error> {
     let ours = ["lock", "control.sock", "meta.json.new", "lost+found"];
     let names = disk
         .list(root)
-        .map_err(|error| unusable(root, "read", &error))?;
+        .map_err(|error| unreachable(root, "read", error))?;
     match names
         .iter()
         .find(|name| !ours.iter().any(|ours| name.name == *ours))
@@ -169,22 +169,23 @@ fn refuse_foreign(disk: &dyn Disk, root: &Path) -> Result<(), Error> {
     }
 }
 
-fn unusable(root: &Path, verb: &str, error: &io::Error) -> Error {
-    Error::Unusable {
+fn unreachable(root: &Path, verb: &'static str, source: io::Error) -> Error {
+    Error::Unreachable {
         root: root.to_path_buf(),
-        reason: format!(
-            "it cannot be {verb} ({error}); choose another directory, or make this one writable"
-        ),
+        verb,
+        source,
     }
 }
 
-/// Says what to do about a directory that cannot be written.
+/// A refusal somewhere below the root is one of the root.
 fn explain(root: &Path, error: Error) -> Error {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-    if let Error::Path(PathError { source, .. }) = &error
-        && matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
-    {
-        return unusable(root, "written", source);
+    let refused = matches!(
+        &error,
+        Error::Path(at) if matches!(at.source.kind(), PermissionDenied | ReadOnlyFilesystem)
+    );
+    match (refused, error) {
+        (true, Error::Path(PathError { source, .. })) => unreachable(root, "written", source),
+        (_, error) => error,
     }
-    error
 }
