@@ -1,9 +1,9 @@
 //! The CSI driver: publishes the cache's views as read-only volumes, and the parts that the command line shares with it.
 //!
-//! Modules by rank; imports point down only: 0 `volume target` · 1 `mount identity policy grant loads record inflight
-//! volumes` · 2 `sources status publish` · 3 `service` · 4 `server registration` · 5 `metrics trace log pin upkeep
-//! control` · 6 `run`.
+//! Imports point down the table of ranks in `docs/architecture.md`, which `e2e/tests/layers.rs` holds. The
+//! program's own modules (`args`, `command`, …) hang below `main.rs`.
 
+pub mod bundle;
 pub mod control;
 /// Crash points.
 #[cfg(feature = "failpoints")]

@@ -1,0 +1,137 @@
+//! The command line's words: what may be written, what it means in one line, and which environment variable
+//! says the same. This file and `args/` turn words into typed settings together with the configuration file;
+//! they open nothing. Settings are made by taking an argument struct apart, so an unused flag does not compile.
+
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+pub(crate) mod cache;
+pub(crate) mod load;
+pub(crate) mod place;
+pub(crate) mod service;
+
+const AFTER_HELP: &str = "\
+Examples:
+  tonnage pull s3://models/llama       fetch, verify, print the path of the view
+  tonnage resolve s3://models/llama    print the revision that pins what is there
+  sudo tonnage mount s3://models/llama /mnt/llama
+  tonnage cache ls                     what is stored here
+  tonnage doctor                       is this machine fit, and what to change
+
+`tonnage COMMAND --help` has examples, environment variables and exit codes.";
+
+/// Stages model weights and datasets from object storage on local disk: verified, stored once, read-only.
+#[derive(Debug, Parser)]
+#[command(name = "tonnage", version, after_help = AFTER_HELP, max_term_width = 110, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Global {
+    /// Configuration file [default: /etc/tonnage/config.toml, if it exists]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "TONNAGE_CONFIG",
+        help_heading = "Global options"
+    )]
+    pub(crate) config: Option<PathBuf>,
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true, env = "TONNAGE_QUIET", value_parser = FalseyValueParser::new(), help_heading = "Global options")]
+    pub(crate) quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Fetch a source, verify it, and print the path of its read-only view
+    Pull(Box<load::Pull>),
+    /// Fetch a source and mount its view read-only (needs root or a user namespace)
+    Mount(Box<load::Mount>),
+    /// Unmount what `mount` mounted
+    Unmount(load::Unmount),
+    /// Print the revision that pins what a source holds now; fetches nothing
+    Resolve(Box<load::Resolve>),
+    /// Look at the cache and keep it in order
+    #[command(subcommand)]
+    Cache(cache::Cache),
+    /// Show where the time of recent loads went
+    Loads(cache::Loads),
+    /// Check whether this machine is fit, and say what to change
+    Doctor(cache::Doctor),
+    /// Write content of the cache as a bundle, for an air gap or a node image
+    Export(cache::Export),
+    /// Verify a bundle and bring it into the cache
+    Import(cache::Import),
+    /// Run the CSI node service (identity and node)
+    Node(Box<service::Node>),
+    /// Run the CSI controller service (identity and controller)
+    Controller(Box<service::Controller>),
+    /// Print completions for a shell
+    Completions(Completions),
+}
+
+impl Verb {
+    /// Whether it runs until it is stopped and keeps logs rather than talking to a person.
+    pub(crate) const fn is_service(&self) -> bool {
+        matches!(self, Self::Node(_) | Self::Controller(_))
+    }
+}
+
+/// `tonnage completions`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  tonnage completions bash > /etc/bash_completion.d/tonnage")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_by_example() {
+        fn check(command: &clap::Command) {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let has_subcommands = command.get_subcommands().next().is_some();
+            assert!(
+                has_subcommands || help.contains("Example"),
+                "{} has no example",
+                command.get_name()
+            );
+            command.get_subcommands().for_each(check);
+        }
+        check(&Args::command());
+    }
+
+    #[test]
+    fn environment_variables_begin_with_the_program_s_name() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                if let Some(name) = argument.get_env() {
+                    assert!(name.to_string_lossy().starts_with("TONNAGE_"), "{name:?}");
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Args::command());
+    }
+}
