@@ -15,7 +15,7 @@ use crate::source;
 use super::settings::Settings;
 
 /// Attempts after which a server that answers wrongly is believed to mean it.
-const WRONG_ANSWERS_MAX: u32 = 8;
+const WRONG_ANSWERS_MAX: u32 = 4;
 
 /// What a failed request means for its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,13 +190,10 @@ mod tests {
             key: "k".into(),
             what: "range".into(),
         };
-        let decisions: Vec<bool> = (0..8)
+        let decisions: Vec<bool> = (0..4)
             .map(|before| budget.fail(Instant::now(), before, &wrong) == Decision::GiveUp)
             .collect();
-        assert_eq!(
-            decisions,
-            [false, false, false, false, false, false, false, true]
-        );
+        assert_eq!(decisions, [false, false, false, true]);
     }
 
     #[test]
