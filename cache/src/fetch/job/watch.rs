@@ -1,0 +1,100 @@
+//! What is decided once per interval: how many connections pay, whether the job is lost, which runs are late.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::super::plan::Run;
+use super::super::slots::Class;
+
+use super::super::{buffers_of, connections_of};
+use super::Driver;
+use crate::gate::Purpose;
+
+impl Driver {
+    pub(super) fn tick(&mut self) {
+        if self.is_ending() {
+            return;
+        }
+        if self.budget.is_spent(Instant::now())
+            && let Some(last) = self.last.take()
+        {
+            self.give_up(last);
+            return;
+        }
+        self.large
+            .decide(self.context.received.swap(0, Ordering::Relaxed));
+        self.small.decide(std::mem::take(&mut self.small_done));
+        self.grow();
+        self.hedge_late_runs();
+    }
+
+    /// More buffers, if this job alone fills the connections that they allow and more still pay.
+    pub(super) fn grow(&mut self) {
+        let limit = self.slots.large_limit();
+        let target = self.large.controller.target();
+        if target <= limit || self.large.running < limit {
+            return;
+        }
+        let most = self
+            .context
+            .settings
+            .buffers_max
+            .max(self.context.pool.limit());
+        let buffers = buffers_of(target).min(most);
+        self.context.pool.grow_to(buffers);
+        self.slots.grow_large(connections_of(buffers));
+    }
+
+    pub(super) fn hedge_late_runs(&mut self) {
+        let floor = self.context.settings.hedge_after;
+        let late: Vec<u64> = self
+            .active
+            .iter()
+            .filter(|(_, active)| {
+                let lane = match active.class {
+                    Class::Large => &self.large,
+                    Class::Small => &self.small,
+                };
+                let parts = active.run.parts.end.saturating_sub(active.run.parts.start);
+                !active.race.is_hedged()
+                    && lane
+                        .late_after(parts, floor)
+                        .is_some_and(|age| active.started.elapsed() >= age)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            self.hedge(id);
+        }
+    }
+
+    /// Asks a second time for what a late run still lacks, if a connection and the allowance permit.
+    pub(super) fn hedge(&mut self, id: u64) {
+        let Some(active) = self.active.get(&id) else {
+            return;
+        };
+        let unclaimed = active.race.unclaimed();
+        let Some(parts) = unclaimed
+            .first()
+            .map(|first| first.start)
+            .zip(unclaimed.last().map(|last| last.end))
+        else {
+            return;
+        };
+        let run = Run {
+            entry: active.run.entry,
+            parts: parts.0..parts.1,
+        };
+        let range = run.bytes(self.context.size(run.entry));
+        let (class, race) = (active.class, Arc::clone(&active.race));
+        let Some(slot) = self.slots.try_take(self.party.clone(), class) else {
+            return;
+        };
+        if self.allowance.take(range.end.saturating_sub(range.start)) {
+            race.hedge();
+            self.send(class, slot, (id, run, Purpose::Hedge, race));
+        }
+    }
+}
