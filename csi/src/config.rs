@@ -57,6 +57,7 @@ pub(crate) struct Node {
     /// `--endpoint`.
     pub(crate) endpoint: Option<String>,
     /// `--node-id`.
+    #[expect(clippy::struct_field_names, reason = "CSI's word, and the flag's")]
     pub(crate) node_id: Option<String>,
     /// `--kubelet-dir`.
     pub(crate) kubelet_dir: Option<PathBuf>,

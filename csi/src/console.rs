@@ -11,6 +11,8 @@ use crate::exit::{Code, Failure};
 pub(crate) struct Console {
     quiet: bool,
     draws: bool,
+    out: io::Stdout,
+    err: io::Stderr,
 }
 
 impl Console {
@@ -19,6 +21,8 @@ impl Console {
         Self {
             quiet,
             draws: io::stderr().is_terminal(),
+            out: io::stdout(),
+            err: io::stderr(),
         }
     }
 
@@ -34,7 +38,7 @@ impl Console {
 
     /// One line of the result.
     pub(crate) fn result(&self, line: impl Display) -> Result<(), Failure> {
-        let mut out = io::stdout().lock();
+        let mut out = self.out.lock();
         writeln!(out, "{line}")
             .and_then(|()| out.flush())
             .map_err(|error| unwritable(&error))
@@ -65,7 +69,7 @@ impl Console {
     /// Something that is said even where quiet was asked for.
     pub(crate) fn say(&self, line: impl Display) {
         // Standard error may be closed; there is nowhere left to say so.
-        let _unwritten = writeln!(io::stderr().lock(), "{line}");
+        let _unwritten = writeln!(self.err.lock(), "{line}");
     }
 }
 

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         return Code::Usage.into();
     }
     if !args.verb.is_service() {
-        warn_on_standard_error();
+        log_on_standard_error();
     }
     match serve(args, &console) {
         Ok(code) => code.into(),
@@ -49,10 +49,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// The services set up logs of their own; everything else shows warnings to the person.
-fn warn_on_standard_error() {
+/// The services set up logs of their own. Elsewhere the one sentence at the end is what a person reads, and
+/// `RUST_LOG` shows more.
+fn log_on_standard_error() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

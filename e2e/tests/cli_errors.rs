@@ -33,11 +33,22 @@ struct Ran {
 
 impl Site {
     async fn new() -> Self {
-        let server =
-            S3Server::builder().credentials(Credentials::new("reader", "canary-secret")).start().await.unwrap();
+        let server = S3Server::builder()
+            .credentials(Credentials::new("reader", "canary-secret"))
+            .start()
+            .await
+            .unwrap();
         server.create_bucket(BUCKET);
-        server.put_file(BUCKET, "llama/model.safetensors", File::random("model.safetensors", SIZE, 1));
-        server.put_file(BUCKET, "llama/config.json", File::random("config.json", 900, 2));
+        server.put_file(
+            BUCKET,
+            "llama/model.safetensors",
+            File::random("model.safetensors", SIZE, 1),
+        );
+        server.put_file(
+            BUCKET,
+            "llama/config.json",
+            File::random("config.json", 900, 2),
+        );
         Self {
             server,
             directory: tempfile::tempdir().unwrap(),
@@ -64,11 +75,18 @@ impl Site {
 
     async fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = self.command(arguments);
-        ran(tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap())
+        ran(
+            tokio::task::spawn_blocking(move || command.output().unwrap())
+                .await
+                .unwrap(),
+        )
     }
 
     fn published(&self) -> usize {
-        std::fs::read_dir(self.directory.path().join("cache/views")).into_iter().flatten().count()
+        std::fs::read_dir(self.directory.path().join("cache/views"))
+            .into_iter()
+            .flatten()
+            .count()
     }
 }
 
@@ -96,33 +114,70 @@ fn refused(site: &Site, ran: &Ran, code: i32, words: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_bucket_and_a_missing_prefix_do_not_exist() {
     let site = Site::new().await;
-    refused(&site, &site.run(&["pull", "s3://nowhere/x"]).await, 66, &["nowhere", "check the bucket"]);
-    refused(&site, &site.run(&["pull", "s3://models/lama"]).await, 66, &["lama"]);
-    refused(&site, &site.run(&["resolve", "s3://nowhere/x"]).await, 66, &["nowhere"]);
+    refused(
+        &site,
+        &site.run(&["pull", "s3://nowhere/x"]).await,
+        66,
+        &["nowhere", "check the bucket"],
+    );
+    refused(
+        &site,
+        &site.run(&["pull", "s3://models/lama"]).await,
+        66,
+        &["lama"],
+    );
+    refused(
+        &site,
+        &site.run(&["resolve", "s3://nowhere/x"]).await,
+        66,
+        &["nowhere"],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_forbids_is_denied() {
     let site = Site::new().await;
     site.server.deny(BUCKET, "llama/");
-    refused(&site, &site.run(&["pull", "s3://models/llama"]).await, 77, &["AccessDenied"]);
+    refused(
+        &site,
+        &site.run(&["pull", "s3://models/llama"]).await,
+        77,
+        &["AccessDenied"],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_forbidden_file_of_many_publishes_nothing() {
     let site = Site::new().await;
     site.server.deny(BUCKET, "llama/config.json");
-    refused(&site, &site.run(&["pull", "s3://models/llama"]).await, 77, &["config.json"]);
+    refused(
+        &site,
+        &site.run(&["pull", "s3://models/llama"]).await,
+        77,
+        &["config.json"],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_and_missing_keys_are_told_apart_from_forbidden() {
     let mut site = Site::new().await;
     site.key = ("reader", "canary-of-another");
-    refused(&site, &site.run(&["pull", "s3://models/llama"]).await, 67, &["keys"]);
+    refused(
+        &site,
+        &site.run(&["pull", "s3://models/llama"]).await,
+        67,
+        &["keys"],
+    );
     site.key = ("stranger", "canary");
-    refused(&site, &site.run(&["pull", "s3://models/llama"]).await, 67, &["keys"]);
-    let anonymous = site.run(&["pull", "s3://models/llama", "--anonymous"]).await;
+    refused(
+        &site,
+        &site.run(&["pull", "s3://models/llama"]).await,
+        67,
+        &["keys"],
+    );
+    let anonymous = site
+        .run(&["pull", "s3://models/llama", "--anonymous"])
+        .await;
     refused(&site, &anonymous, 77, &[]);
 }
 
@@ -130,7 +185,12 @@ async fn wrong_and_missing_keys_are_told_apart_from_forbidden() {
 async fn a_store_that_is_away_can_be_tried_again() {
     let site = Site::new().await;
     site.server.go_down().await.unwrap();
-    refused(&site, &site.run(&["pull", "s3://models/llama"]).await, 69, &["try again"]);
+    refused(
+        &site,
+        &site.run(&["pull", "s3://models/llama"]).await,
+        69,
+        &["try again"],
+    );
     site.server.come_up().await.unwrap();
     assert_eq!(site.run(&["pull", "s3://models/llama"]).await.code, 0);
 }
@@ -140,8 +200,15 @@ async fn a_pinned_source_that_changes_under_the_download_is_another_revision() {
     let site = Site::new().await;
     let pin = site.run(&["resolve", "s3://models/llama"]).await.out;
     let other = File::random("config.json", 901, 9);
-    site.server.fault(Fault::new(Effect::Replace(other)).on(Op::Get).key("llama/config.json").nth(1));
-    let ran = site.run(&["pull", "s3://models/llama", "--revision", pin.trim_end()]).await;
+    site.server.fault(
+        Fault::new(Effect::Replace(other))
+            .on(Op::Get)
+            .key("llama/config.json")
+            .nth(1),
+    );
+    let ran = site
+        .run(&["pull", "s3://models/llama", "--revision", pin.trim_end()])
+        .await;
     refused(&site, &ran, 76, &[pin.trim_end(), "pin that one"]);
 }
 
@@ -149,11 +216,19 @@ async fn a_pinned_source_that_changes_under_the_download_is_another_revision() {
 async fn an_unpinned_source_that_changes_under_the_download_is_read_again_and_never_mixed() {
     let site = Site::new().await;
     let other = File::random("config.json", 901, 9);
-    site.server.fault(Fault::new(Effect::Replace(other.clone())).on(Op::Get).key("llama/config.json").nth(1));
+    site.server.fault(
+        Fault::new(Effect::Replace(other.clone()))
+            .on(Op::Get)
+            .key("llama/config.json")
+            .nth(1),
+    );
     let ran = site.run(&["pull", "s3://models/llama"]).await;
     assert_eq!(ran.code, 0, "{}", ran.err);
     let view = PathBuf::from(ran.out.trim_end());
-    assert_eq!(std::fs::read(view.join("config.json")).unwrap(), other.read_all().unwrap());
+    assert_eq!(
+        std::fs::read(view.join("config.json")).unwrap(),
+        other.read_all().unwrap()
+    );
     assert_eq!(site.published(), 1);
 }
 
@@ -161,7 +236,12 @@ async fn an_unpinned_source_that_changes_under_the_download_is_read_again_and_ne
 async fn a_hostile_key_is_named_escaped() {
     let site = Site::new().await;
     site.server.put(BUCKET, "llama/\u{1b}[31m/x", &b"x"[..]);
-    refused(&site, &site.run(&["pull", "s3://models/llama"]).await, 64, &["\\u{1b}[31m"]);
+    refused(
+        &site,
+        &site.run(&["pull", "s3://models/llama"]).await,
+        64,
+        &["\\u{1b}[31m"],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,15 +250,30 @@ async fn wrong_bytes_under_a_pinned_digest_are_never_published() {
     let ran = site.run(&["pull", "s3://models/llama", "--json"]).await;
     let good: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     std::fs::remove_dir_all(site.directory.path().join("cache")).unwrap();
-    site.server.fault(Fault::new(Effect::FlipBit(77)).on(Op::Get).key("llama/model.safetensors"));
+    site.server.fault(
+        Fault::new(Effect::FlipBit(77))
+            .on(Op::Get)
+            .key("llama/model.safetensors"),
+    );
     let digest = good["digest"].as_str().unwrap();
-    refused(&site, &site.run(&["pull", "s3://models/llama", "--digest", digest]).await, 65, &["nothing was published"]);
+    refused(
+        &site,
+        &site
+            .run(&["pull", "s3://models/llama", "--digest", digest])
+            .await,
+        65,
+        &["nothing was published"],
+    );
 }
 
 async fn interrupted(signal: rustix::process::Signal, code: i32) {
     let site = Site::new().await;
-    let size: u64 = 24 << 20;
-    site.server.put_file(BUCKET, "big/model.safetensors", File::random("model.safetensors", size, 3));
+    let length: u64 = 24 << 20;
+    site.server.put_file(
+        BUCKET,
+        "big/model.safetensors",
+        File::random("model.safetensors", length, 3),
+    );
     site.server.set_total_rate(Some(12 << 20));
     let child = site.command(&["pull", "s3://models/big"]).spawn().unwrap();
     let pid = rustix::process::Pid::from_child(&child);
@@ -187,8 +282,17 @@ async fn interrupted(signal: rustix::process::Signal, code: i32) {
         look.tick().await;
     }
     rustix::process::kill_process(pid, signal).unwrap();
-    let stopped = ran(tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap());
-    assert_eq!((stopped.code, stopped.out.as_str()), (code, ""), "{}", stopped.err);
+    let stopped = ran(
+        tokio::task::spawn_blocking(move || child.wait_with_output().unwrap())
+            .await
+            .unwrap(),
+    );
+    assert_eq!(
+        (stopped.code, stopped.out.as_str()),
+        (code, ""),
+        "{}",
+        stopped.err
+    );
     let last = stopped.err.lines().last().unwrap();
     assert_eq!(last, "tonnage: stopped; run the same command to resume");
     assert_eq!(site.published(), 0);
@@ -199,10 +303,18 @@ async fn interrupted(signal: rustix::process::Signal, code: i32) {
     let json: serde_json::Value = serde_json::from_str(&resumed.out).unwrap();
     let kept = json["report"]["origins"]["resumed"].as_u64().unwrap();
     assert!(kept >= 2 << 20, "only {kept} bytes were kept");
-    assert_eq!(json["report"]["origins"]["source"].as_u64().unwrap(), size - kept);
+    assert_eq!(
+        json["report"]["origins"]["source"].as_u64().unwrap(),
+        length - kept
+    );
     let view = PathBuf::from(json["view"].as_str().unwrap());
     let digest = blake3::hash(&std::fs::read(view.join("model.safetensors")).unwrap());
-    assert_eq!(digest, File::random("model.safetensors", size, 3).digest().unwrap());
+    assert_eq!(
+        digest,
+        File::random("model.safetensors", length, 3)
+            .digest()
+            .unwrap()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,10 @@
 //! The shape of the code, held by a test: the table of ranks below is the architecture, and the sources are
 //! read against it. Imports point strictly down; a module that the table does not know must be given a place.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect fails"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +20,10 @@ const CACHE: &[&[&str]] = &[
 ];
 const CSI: &[&[&str]] = &[
     &["volume", "target", "size", "exit", "failpoints"],
-    &["identity", "mount", "loads", "record", "inflight", "volumes", "config", "console", "pin", "bundle"],
+    &[
+        "identity", "mount", "loads", "record", "inflight", "volumes", "config", "console", "pin",
+        "bundle",
+    ],
     &["policy", "sources", "status", "upkeep", "progress"],
     &["grant", "control"],
     &["publish"],
@@ -41,10 +48,15 @@ const TOO_LONG: &[&str] = &[
     "csi/src/run.rs",
     "e2e/src/kubelet.rs",
 ];
-const HOMELESS: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc", "manager", "handler", "base"];
+const HOMELESS: &[&str] = &[
+    "util", "utils", "common", "helper", "helpers", "misc", "manager", "handler", "base",
+];
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
 }
 
 fn sources_below(directory: &Path) -> Vec<PathBuf> {
@@ -64,19 +76,29 @@ fn sources_below(directory: &Path) -> Vec<PathBuf> {
 /// The module's path below the crate: `store/write.rs` is `["store", "write"]`.
 fn module_of(source: &Path, root: &Path) -> Vec<String> {
     let relative = source.strip_prefix(root).unwrap().with_extension("");
-    relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect()
+    relative
+        .iter()
+        .map(|part| part.to_str().unwrap().to_owned())
+        .collect()
 }
 
 /// The text without its tests and without lines of comment.
 fn code_of(text: &str) -> String {
     let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
-    text[..end].lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    text[..end]
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The first names after each `prefix`: one, or those of a group in braces.
 fn names_after(code: &str, prefix: &str) -> BTreeSet<String> {
     let identifier = |text: &str| -> String {
-        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        text.trim_start()
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect()
     };
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices(prefix) {
@@ -119,8 +141,11 @@ fn imports(code: &str, module: &[String], library: &str) -> BTreeSet<String> {
 }
 
 fn complaints_of(directory: &str, table: &[&[&str]]) -> Vec<String> {
-    let rank: BTreeMap<&str, usize> =
-        table.iter().enumerate().flat_map(|(rank, names)| names.iter().map(move |name| (*name, rank))).collect();
+    let rank: BTreeMap<&str, usize> = table
+        .iter()
+        .enumerate()
+        .flat_map(|(rank, names)| names.iter().map(move |name| (*name, rank)))
+        .collect();
     let root = workspace().join(directory).join("src");
     let mut complaints = Vec::new();
     for source in sources_below(&root) {
@@ -130,7 +155,9 @@ fn complaints_of(directory: &str, table: &[&[&str]]) -> Vec<String> {
             continue;
         }
         let Some(own) = rank.get(top) else {
-            complaints.push(format!("{directory}: give {top} a place in the table of ranks"));
+            complaints.push(format!(
+                "{directory}: give {top} a place in the table of ranks"
+            ));
             continue;
         };
         let text = std::fs::read_to_string(&source).unwrap();
@@ -152,8 +179,10 @@ fn complaints_of(directory: &str, table: &[&[&str]]) -> Vec<String> {
 
 #[test]
 fn imports_point_down_the_table_of_ranks() {
-    let complaints: Vec<String> =
-        CRATES.iter().flat_map(|(directory, table)| complaints_of(directory, table)).collect();
+    let complaints: Vec<String> = CRATES
+        .iter()
+        .flat_map(|(directory, table)| complaints_of(directory, table))
+        .collect();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
@@ -161,10 +190,15 @@ fn imports_point_down_the_table_of_ranks() {
 fn the_table_names_no_module_that_is_gone() {
     for (directory, table) in CRATES {
         let root = workspace().join(directory).join("src");
-        let present: BTreeSet<String> =
-            sources_below(&root).iter().map(|source| module_of(source, &root)[0].clone()).collect();
+        let present: BTreeSet<String> = sources_below(&root)
+            .iter()
+            .map(|source| module_of(source, &root)[0].clone())
+            .collect();
         for name in table.iter().copied().flatten() {
-            assert!(present.contains(*name), "{directory}: {name} is in the table of ranks but has no file");
+            assert!(
+                present.contains(*name),
+                "{directory}: {name} is in the table of ranks but has no file"
+            );
         }
     }
 }
@@ -172,15 +206,41 @@ fn the_table_names_no_module_that_is_gone() {
 #[test]
 fn the_cache_knows_neither_grpc_nor_kubernetes() {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "-p", "tonnage-cache", "-e", "normal", "--prefix", "none", "--format", "{p}"])
+        .args([
+            "tree",
+            "--offline",
+            "-p",
+            "tonnage-cache",
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+        ])
         .current_dir(workspace())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let tree = String::from_utf8(output.stdout).unwrap();
-    let names: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    let names: BTreeSet<&str> = tree
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
     assert!(names.contains("blake3"), "{names:?}");
-    for banned in ["tonic", "prost", "kube", "k8s-openapi", "tonnage-csi", "tonnage-proto", "tonnage-e2e"] {
+    for banned in [
+        "tonic",
+        "prost",
+        "kube",
+        "k8s-openapi",
+        "tonnage-csi",
+        "tonnage-proto",
+        "tonnage-e2e",
+    ] {
         assert!(!names.contains(banned), "tonnage-cache depends on {banned}");
     }
 }
@@ -196,7 +256,11 @@ fn every_source_says_what_it_owns_stays_short_and_has_a_home() {
             }
             for source in sources_below(&root) {
                 let text = std::fs::read_to_string(&source).unwrap();
-                let shown = source.strip_prefix(workspace()).unwrap().display().to_string();
+                let shown = source
+                    .strip_prefix(workspace())
+                    .unwrap()
+                    .display()
+                    .to_string();
                 if !text.starts_with("//!") {
                     complaints.push(format!("{shown} does not begin with //!"));
                 }
@@ -204,11 +268,17 @@ fn every_source_says_what_it_owns_stays_short_and_has_a_home() {
                 let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
                 let lines = text[..end].lines().count();
                 let is_tests = sub != "src" || stem == "tests" || shown.contains("/tests/");
-                match (lines > MOST_LINES && !is_tests, TOO_LONG.contains(&shown.as_str())) {
+                match (
+                    lines > MOST_LINES && !is_tests,
+                    TOO_LONG.contains(&shown.as_str()),
+                ) {
                     (true, false) => {
-                        complaints.push(format!("{shown} has {lines} lines without its tests: it is two things"));
+                        complaints.push(format!(
+                            "{shown} has {lines} lines without its tests: it is two things"
+                        ));
                     }
-                    (false, true) => complaints.push(format!("{shown} is short enough now: take it off the list")),
+                    (false, true) => complaints
+                        .push(format!("{shown} is short enough now: take it off the list")),
                     _ => {}
                 }
                 // Modules that several test programs share are `mod.rs`, or they would be programs themselves.
@@ -224,24 +294,48 @@ fn every_source_says_what_it_owns_stays_short_and_has_a_home() {
 /// Words in backquotes of a document.
 fn quoted(document: &str) -> BTreeSet<String> {
     let text = std::fs::read_to_string(workspace().join(document)).unwrap();
-    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn every_test_that_the_semantics_name_exists() {
     let mut sources = String::new();
-    for directory in ["cache/src", "cache/tests", "csi/src", "csi/tests", "e2e/src", "e2e/tests"] {
+    for directory in [
+        "cache/src",
+        "cache/tests",
+        "csi/src",
+        "csi/tests",
+        "e2e/src",
+        "e2e/tests",
+    ] {
         for source in sources_below(&workspace().join(directory)) {
             sources.push_str(&std::fs::read_to_string(source).unwrap());
         }
     }
     let is_test = |word: &&String| {
-        word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        word.matches('_').count() >= 3
+            && word
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    let named: BTreeSet<String> = quoted("docs/semantics.md").iter().filter(is_test).cloned().collect();
+    let named: BTreeSet<String> = quoted("docs/semantics.md")
+        .iter()
+        .filter(is_test)
+        .cloned()
+        .collect();
     assert!(named.len() > 40, "{named:?}");
-    let gone: Vec<&String> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
-    assert!(gone.is_empty(), "docs/semantics.md names tests that do not exist: {gone:#?}");
+    let gone: Vec<&String> = named
+        .iter()
+        .filter(|name| !sources.contains(&format!("fn {name}(")))
+        .collect();
+    assert!(
+        gone.is_empty(),
+        "docs/semantics.md names tests that do not exist: {gone:#?}"
+    );
 }
 
 #[test]
@@ -252,24 +346,44 @@ fn every_dependency_has_its_reason() {
         let text = std::fs::read_to_string(workspace().join(package).join("Cargo.toml")).unwrap();
         for line in text.lines() {
             let name = line.split([' ', '.', '=']).next().unwrap();
-            if line.contains("workspace = true") && line.contains(".workspace") | line.contains('{') {
+            if line.contains("workspace = true") && line.contains(".workspace") | line.contains('{')
+            {
                 used.insert(name.to_owned());
             }
         }
     }
-    used.retain(|name| !name.starts_with("tonnage-") && !["version", "edition", "rust-version", "license"].contains(&name.as_str()));
-    assert!(used.contains("blake3") && used.contains("tonic-prost-build"), "{used:?}");
-    let missing: Vec<&String> = used.iter().filter(|name| !reasons.contains(*name)).collect();
-    assert!(missing.is_empty(), "docs/architecture.md gives no reason for {missing:?}");
+    used.retain(|name| {
+        !name.starts_with("tonnage-")
+            && !["version", "edition", "rust-version", "license"].contains(&name.as_str())
+    });
+    assert!(
+        used.contains("blake3") && used.contains("tonic-prost-build"),
+        "{used:?}"
+    );
+    let missing: Vec<&String> = used
+        .iter()
+        .filter(|name| !reasons.contains(*name))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/architecture.md gives no reason for {missing:?}"
+    );
     let declared = std::fs::read_to_string(workspace().join("Cargo.toml")).unwrap();
     let (_, dependencies) = declared.split_once("[workspace.dependencies]").unwrap();
     let (dependencies, _) = dependencies.split_once("\n[").unwrap();
     let unused: Vec<&str> = dependencies
         .lines()
-        .filter_map(|line| line.split(' ').next().filter(|name| !name.is_empty() && !name.starts_with(['#', '"'])))
+        .filter_map(|line| {
+            line.split(' ')
+                .next()
+                .filter(|name| !name.is_empty() && !name.starts_with(['#', '"']))
+        })
         .filter(|name| !name.starts_with("tonnage-") && !used.contains(*name))
         .collect();
-    assert!(unused.is_empty(), "the workspace declares what nobody uses: {unused:?}");
+    assert!(
+        unused.is_empty(),
+        "the workspace declares what nobody uses: {unused:?}"
+    );
 }
 
 #[test]
@@ -277,8 +391,14 @@ fn the_reader_of_imports_sees_groups_paths_and_supers() {
     let code = code_of(
         "use crate::{alpha, beta::{self, Gamma}, delta::Epsilon};\nuse super::zeta::Eta;\n// crate::comment\nfn f() { crate::theta::g(); my_crate::no(); }\n#[cfg(test)]\nmod tests { use crate::iota; }",
     );
-    let top: Vec<String> = imports(&code, &["m".to_owned()], "tonnage_x").into_iter().collect();
+    let top: Vec<String> = imports(&code, &["m".to_owned()], "tonnage_x")
+        .into_iter()
+        .collect();
     assert_eq!(top, ["alpha", "beta", "delta", "theta", "zeta"]);
-    let deep = imports("use super::super::kappa; use super::own;", &["m".to_owned(), "n".to_owned()], "tonnage_x");
+    let deep = imports(
+        "use super::super::kappa; use super::own;",
+        &["m".to_owned(), "n".to_owned()],
+        "tonnage_x",
+    );
     assert_eq!(deep.into_iter().collect::<Vec<_>>(), ["kappa"]);
 }

@@ -13,7 +13,7 @@ use crate::size::ByteSize;
 /// Which directory is the cache's.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Root {
-    /// Directory of the cache [default: /var/lib/tonnage as root, otherwise $XDG_CACHE_HOME/tonnage]
+    /// Directory of the cache [default: /var/lib/tonnage as root, otherwise `$XDG_CACHE_HOME/tonnage`]
     #[arg(
         long,
         value_name = "DIR",

@@ -13,7 +13,7 @@ use crate::exit::{Code, Failure};
 use crate::size::Span;
 
 const DRIVER_NAME: &str = "csi.tonnage.dev";
-const HOLD: Duration = Duration::from_secs(60);
+const HOLD: Duration = Duration::from_mins(1);
 
 /// `tonnage node`.
 #[derive(Debug, Clone, ClapArgs)]
@@ -24,16 +24,17 @@ Example:
 Runs until SIGTERM or Ctrl-C. Mounted volumes stay mounted: a restarted service takes them over. Logs are JSON on \
 standard error; RUST_LOG selects what is logged.")]
 pub(crate) struct Node {
-    /// Socket that kubelet calls [default: unix:///csi/csi.sock]
+    /// Socket that kubelet calls [default: `unix:///csi/csi.sock`]
     #[arg(long, value_name = "SOCKET", env = "TONNAGE_ENDPOINT_SOCKET")]
     pub(crate) endpoint: Option<String>,
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME", env = "TONNAGE_NODE_ID")]
+    #[expect(clippy::struct_field_names, reason = "CSI's word, and the flag's")]
     pub(crate) node_id: Option<String>,
     /// Directory of kubelet; targets outside it are refused [default: /var/lib/kubelet]
     #[arg(long, value_name = "DIR", env = "TONNAGE_KUBELET_DIR")]
     pub(crate) kubelet_dir: Option<PathBuf>,
-    /// Directory in which to register with kubelet (its plugins_registry); not set: do not register
+    /// Directory in which to register with kubelet (its `plugins_registry`); not set: do not register
     #[arg(long, value_name = "DIR", env = "TONNAGE_REGISTRATION_DIR")]
     pub(crate) registration_dir: Option<PathBuf>,
     /// Address of /livez, /readyz and /metrics; not set: none
@@ -65,7 +66,7 @@ Example:
 
 Runs until SIGTERM or Ctrl-C. It records volumes and never downloads.")]
 pub(crate) struct Controller {
-    /// Socket that the provisioner calls [default: unix:///csi/csi.sock]
+    /// Socket that the provisioner calls [default: `unix:///csi/csi.sock`]
     #[arg(long, value_name = "SOCKET", env = "TONNAGE_ENDPOINT_SOCKET")]
     pub(crate) endpoint: Option<String>,
     /// Directory of the volume records [default: /var/lib/tonnage-controller]

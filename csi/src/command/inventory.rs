@@ -174,7 +174,9 @@ fn views(root: &Path) -> BTreeMap<Digest, Vec<PathBuf>> {
             found.entry(digest).or_default().push(entry.path());
         }
     }
-    found.values_mut().for_each(|paths| paths.sort());
+    for paths in found.values_mut() {
+        paths.sort();
+    }
     found
 }
 

@@ -175,26 +175,22 @@ fn shown(reference: &Reference) -> String {
 
 /// `1.0 GiB in 4 files in 2.91 s: 1.0 GiB fetched at 0.37 GB/s, …`, for the person at the terminal.
 pub(super) fn sentence(report: &Report) -> String {
-    let mut text = format!(
+    let mut parts = vec![format!(
         "{} in {} files in {}: {}",
         ByteSize(report.bytes),
         report.files,
         Took(report.total()),
         origins(report),
-    );
+    )];
     let mut shown = Vec::new();
     for (phase, _) in &report.phases {
         let time = report.phase(*phase);
         if time.as_micros() >= 100 && !shown.contains(phase) {
-            text.push_str(&format!(
-                ", {} {}",
-                phase.name().replace('_', " "),
-                Took(time)
-            ));
+            parts.push(format!("{} {}", phase.name().replace('_', " "), Took(time)));
         }
         shown.push(*phase);
     }
-    text
+    parts.join(", ")
 }
 
 fn origins(report: &Report) -> String {

@@ -80,13 +80,11 @@ pub(super) async fn ask(
     inventory::records(&root)?;
     let work = async {
         let asked = control::ask(&root, &request).await;
-        match asked.map_err(|error| Failure::of(what, error.kind(), &error))? {
-            Some(answer) => Ok(answer),
-            None => {
-                let owned = open(place, config).await?;
-                perform(&owned.upkeep, request).await
-            }
+        if let Some(answer) = asked.map_err(|error| Failure::of(what, error.kind(), &error))? {
+            return Ok(answer);
         }
+        let owned = open(place, config).await?;
+        perform(&owned.upkeep, request).await
     };
     tokio::select! {
         outcome = work => outcome,
