@@ -20,7 +20,6 @@ use tokio_util::task::TaskTracker;
 use tonnage_cache::cache::{self, Cache, LoadOptions, Loaded, Reference};
 use tonnage_cache::clock::{Clock, unix_millis};
 use tonnage_cache::digest::Digest;
-use tonnage_cache::fetch::PageCache;
 use tonnage_cache::path::Escaped;
 use tonnage_cache::source::select::Selection;
 use tonnage_cache::store::Holder;
@@ -35,7 +34,7 @@ use crate::record::{Published, Record};
 use crate::sources::Sources;
 use crate::status::{Rpc, code, is_uncertain};
 use crate::target::{KubeletRoot, TargetPath};
-use crate::volume::{Access, Attributes, MountFlags, PageCacheChoice, PublishIdentity, VolumeId};
+use crate::volume::{Access, Attributes, MountFlags, PublishIdentity, VolumeId};
 
 mod error;
 mod restart;
@@ -212,6 +211,8 @@ impl Publisher {
         let loaded = match call.wait(hold).await {
             Waited::Working(rate) => return Err(Error::InProgress(rate)),
             Waited::Done(loaded) => loaded,
+            // Stopped because the target was unpublished: that is the cause, not the cut.
+            Waited::Failed(_) if !call.is_wanted() => return Err(Error::Unpublished),
             Waited::Failed(error) => {
                 call.finish();
                 return Err(Error::Load(error));
@@ -259,7 +260,7 @@ impl Publisher {
         let key = task_key(&reference, &request.attributes);
         let cache = Arc::clone(&self.parts.cache);
         let mut options = LoadOptions::new(Holder::new(format!("load:{key}")));
-        options.page_cache = page_cache(request.attributes.page_cache);
+        options.page_cache = request.attributes.page_cache;
         options.payer = principal.namespace;
         options.limit_bytes = request.attributes.limit_bytes;
         let begin = move |work: Work| -> BoxFuture<'static, Result<Loaded, cache::Error>> {
@@ -421,14 +422,6 @@ impl Publisher {
         tokio::task::spawn_blocking(move || work(&this))
             .await
             .map_err(|_| Error::Task)?
-    }
-}
-
-fn page_cache(choice: PageCacheChoice) -> PageCache {
-    match choice {
-        PageCacheChoice::Direct => PageCache::Direct,
-        PageCacheChoice::Warm => PageCache::Warm,
-        PageCacheChoice::Auto => PageCache::Auto,
     }
 }
 

@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use tonnage_cache::digest::{self, Digest};
 use tonnage_cache::error::Kind;
+use tonnage_cache::fetch::PageCache;
 use tonnage_cache::path::{Escaped, RelPath};
 
 /// Longest volume id in bytes (CSI, "Size Limits").
@@ -49,19 +50,6 @@ impl fmt::Display for VolumeId {
     }
 }
 
-/// How pages of a volume are treated while it is fetched.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PageCacheChoice {
-    /// Past the page cache.
-    Direct,
-    /// Through it, so that the pod finds warm pages.
-    Warm,
-    /// Decided by the machine's state.
-    #[default]
-    Auto,
-}
-
 /// What a user asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
@@ -78,7 +66,7 @@ pub struct Attributes {
     /// `digest`: only this content will do.
     pub digest: Option<Digest>,
     /// `pageCache`: `direct`, `warm` or `auto`.
-    pub page_cache: PageCacheChoice,
+    pub page_cache: PageCache,
     /// `retain`: keep the content after the volume's release.
     pub retain: bool,
     /// `limitBytes`: refuse a larger revision; set by `CreateVolume` from the claim's size.
@@ -167,9 +155,9 @@ impl Attributes {
             "digest" => self.digest = Some(digest(value)?),
             "pageCache" => {
                 self.page_cache = match value {
-                    "direct" => PageCacheChoice::Direct,
-                    "warm" => PageCacheChoice::Warm,
-                    "auto" => PageCacheChoice::Auto,
+                    "direct" => PageCache::Direct,
+                    "warm" => PageCache::Warm,
+                    "auto" => PageCache::Auto,
                     _ => return Err(bad("is not one of direct, warm, auto".to_owned())),
                 }
             }
@@ -211,9 +199,9 @@ impl Attributes {
         put(
             "pageCache",
             match self.page_cache {
-                PageCacheChoice::Direct => Some("direct".to_owned()),
-                PageCacheChoice::Warm => Some("warm".to_owned()),
-                PageCacheChoice::Auto => None,
+                PageCache::Direct => Some("direct".to_owned()),
+                PageCache::Warm => Some("warm".to_owned()),
+                PageCache::Auto => None,
             },
         );
         put("retain", self.retain.then(|| "true".to_owned()));

@@ -1,0 +1,18 @@
+//! Pod stories: the real node service over its socket, a real cache, and a mounter that remembers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets what it does not expect fails"
+)]
+
+#[path = "pods/publishing.rs"]
+mod publishing;
+#[path = "pods/restarts.rs"]
+mod restarts;
+#[path = "pods/source.rs"]
+mod source;
+#[path = "pods/waiting.rs"]
+mod waiting;
+#[path = "pods/world.rs"]
+mod world;

@@ -1,0 +1,231 @@
+//! The real mounter, each test in a mount namespace of its own: nothing is seen outside, nothing is left.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets what it does not expect fails"
+)]
+
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use tonnage_csi::mount::{Error, KernelMounter, Mount, Mounter};
+use tonnage_csi::target::Spot;
+use tonnage_csi::volume::MountFlags;
+
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Self { directory };
+        std::fs::create_dir_all(place.at("views/ab.0/sub dir")).unwrap();
+        std::fs::create_dir(place.at("kubelet")).unwrap();
+        std::fs::write(place.at("views/ab.0/config.json"), "{}").unwrap();
+        // As the store makes them writable or not: the mount alone must refuse to write.
+        std::fs::set_permissions(place.at("views/ab.0"), PermissionsExt::from_mode(0o755)).unwrap();
+        place
+    }
+
+    fn at(&self, below: &str) -> PathBuf {
+        self.directory.path().canonicalize().unwrap().join(below)
+    }
+
+    fn spot(&self) -> Spot {
+        let spot = Spot::at(&self.at("kubelet/mount")).unwrap();
+        spot.ensure_dir().unwrap();
+        spot
+    }
+
+    fn view(&self) -> PathBuf {
+        self.at("views/ab.0")
+    }
+}
+
+/// Runs `test` on a thread with a private mount namespace.
+fn in_namespace(test: impl FnOnce(&Place) + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS).expect("privileged tests need CAP_SYS_ADMIN");
+        mount_change(
+            "/",
+            MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+        )
+        .unwrap();
+        test(&Place::new());
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn on(point: &Path) -> Vec<Mount> {
+    KernelMounter.mounts().unwrap().at(point).cloned().collect()
+}
+
+#[test]
+fn privileged_a_view_is_shown_read_only_and_taken_off() {
+    in_namespace(|place| {
+        let spot = place.spot();
+        KernelMounter
+            .attach(&place.view(), &spot, MountFlags::default())
+            .unwrap();
+        let mounts = on(spot.path());
+        assert_eq!(mounts.len(), 1);
+        assert!(
+            mounts[0].has_options(&["ro", "nosuid", "nodev"]),
+            "{}",
+            mounts[0].options
+        );
+        assert!(!mounts[0].has_options(&["noexec"]) && !mounts[0].shared);
+        assert_eq!(
+            std::fs::read(spot.path().join("config.json")).unwrap(),
+            b"{}"
+        );
+        let refused = std::fs::write(spot.path().join("new"), "x").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem);
+        KernelMounter.detach(&spot).unwrap();
+        assert_eq!(on(spot.path()), []);
+        assert!(matches!(
+            KernelMounter.detach(&spot),
+            Err(Error::NotMounted { .. })
+        ));
+        spot.remove_dir().unwrap();
+        assert!(place.view().join("config.json").exists());
+    });
+}
+
+#[test]
+fn privileged_flags_are_added_and_the_view_itself_stays_writable() {
+    in_namespace(|place| {
+        let spot = place.spot();
+        let flags = MountFlags {
+            noexec: true,
+            noatime: true,
+        };
+        KernelMounter.attach(&place.view(), &spot, flags).unwrap();
+        assert!(on(spot.path())[0].has_options(&["ro", "nosuid", "nodev", "noexec", "noatime"]));
+        std::fs::write(place.view().join("later"), "x").unwrap();
+        assert!(spot.path().join("later").exists());
+        KernelMounter.detach(&spot).unwrap();
+    });
+}
+
+#[test]
+fn privileged_mounts_stack_and_come_off_one_by_one() {
+    in_namespace(|place| {
+        let spot = place.spot();
+        for count in 1..4 {
+            KernelMounter
+                .attach(&place.view(), &spot, MountFlags::default())
+                .unwrap();
+            assert_eq!(on(spot.path()).len(), count);
+        }
+        for count in (0..3).rev() {
+            KernelMounter.detach(&spot).unwrap();
+            assert_eq!(on(spot.path()).len(), count);
+        }
+    });
+}
+
+#[test]
+fn privileged_an_open_file_does_not_keep_a_mount() {
+    in_namespace(|place| {
+        let spot = place.spot();
+        KernelMounter
+            .attach(&place.view(), &spot, MountFlags::default())
+            .unwrap();
+        let open = std::fs::File::open(spot.path().join("config.json")).unwrap();
+        KernelMounter.detach(&spot).unwrap();
+        assert_eq!(on(spot.path()), []);
+        assert_eq!(std::io::read_to_string(open).unwrap(), "{}");
+        spot.remove_dir().unwrap();
+    });
+}
+
+#[test]
+fn privileged_mounts_below_a_view_do_not_come_along() {
+    in_namespace(|place| {
+        let hidden = place.at("hidden");
+        std::fs::create_dir(&hidden).unwrap();
+        std::fs::write(hidden.join("secret"), "x").unwrap();
+        mount_bind(&hidden, place.view().join("sub dir")).unwrap();
+        let spot = place.spot();
+        KernelMounter
+            .attach(&place.view(), &spot, MountFlags::default())
+            .unwrap();
+        assert_eq!(
+            std::fs::read_dir(spot.path().join("sub dir"))
+                .unwrap()
+                .count(),
+            0
+        );
+    });
+}
+
+#[test]
+fn privileged_a_mount_in_a_shared_directory_reaches_its_peers() {
+    in_namespace(|place| {
+        let kubelet = place.at("kubelet");
+        mount_bind(&kubelet, &kubelet).unwrap();
+        mount_change(&kubelet, MountPropagationFlags::SHARED).unwrap();
+        let peer = place.at("peer");
+        std::fs::create_dir(&peer).unwrap();
+        mount_bind(&kubelet, &peer).unwrap();
+        let spot = place.spot();
+        KernelMounter
+            .attach(&place.view(), &spot, MountFlags::default())
+            .unwrap();
+        for point in [spot.path().to_path_buf(), peer.join("mount")] {
+            let mounts = on(&point);
+            assert_eq!(mounts.len(), 1, "{}", point.display());
+            assert!(mounts[0].has_options(&["ro", "nosuid", "nodev"]));
+        }
+        KernelMounter.detach(&spot).unwrap();
+        assert_eq!(on(&peer.join("mount")), []);
+    });
+}
+
+#[test]
+fn privileged_the_table_says_which_directory_a_mount_shows() {
+    in_namespace(|place| {
+        let spot = place.spot();
+        KernelMounter
+            .attach(&place.view(), &spot, MountFlags::default())
+            .unwrap();
+        let table = KernelMounter.mounts().unwrap();
+        let (home, within) = table.locate(&place.at("views")).unwrap();
+        let mount = table.at(spot.path()).next().unwrap();
+        assert_eq!(
+            (mount.device, mount.root.as_path()),
+            (home.device, within.join("ab.0").as_path())
+        );
+        // Also when the view was renamed away (eviction) while it is mounted.
+        std::fs::rename(place.view(), place.at("trash")).unwrap();
+        assert!(spot.path().join("config.json").exists());
+        KernelMounter.detach(&spot).unwrap();
+    });
+}
+
+#[test]
+fn privileged_a_view_that_is_not_there_is_an_error_and_mounts_nothing() {
+    in_namespace(|place| {
+        let spot = place.spot();
+        assert!(
+            KernelMounter
+                .attach(&place.at("views/none.0"), &spot, MountFlags::default())
+                .is_err()
+        );
+        std::os::unix::fs::symlink(place.view(), place.at("views/link.0")).unwrap();
+        assert!(
+            KernelMounter
+                .attach(&place.at("views/link.0"), &spot, MountFlags::default())
+                .is_err()
+        );
+        assert_eq!(on(spot.path()), []);
+    });
+}
