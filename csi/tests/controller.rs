@@ -218,7 +218,7 @@ async fn what_no_pod_could_mount_is_refused_at_the_claim() {
         ),
         (
             change(|it| {
-                it.volume_capabilities[0].access_type = Some(AccessType::Block(BlockVolume {}))
+                it.volume_capabilities[0].access_type = Some(AccessType::Block(BlockVolume {}));
             }),
             Code::InvalidArgument,
             "Filesystem",

@@ -11,6 +11,9 @@ use crate::world::{World, content, with, with_mode};
 
 const MODEL_BYTES: u64 = (2 << 20) + 17 + 900;
 
+/// Attributes, the code they are answered with, and a word of the answer.
+type Case<'a> = (&'a [(&'a str, &'a str)], Code, &'a str);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_sees_its_files_and_leaves_nothing() {
     let world = World::start().await;
@@ -53,7 +56,7 @@ async fn publish_twice_mounts_once_and_unpublish_twice_is_ok() {
         world.publish(&pod).await.unwrap();
     }
     let attach = Call::Attach(world.view(&pod), pod.target.clone());
-    assert_eq!(world.mounter.calls(), [attach.clone()]);
+    assert_eq!(world.mounter.calls(), std::slice::from_ref(&attach));
     for _ in 0..3 {
         world.unpublish(&pod).await.unwrap();
     }
@@ -230,7 +233,7 @@ async fn one_pod_at_a_time_under_read_write_once_pod() {
 async fn final_errors_name_the_cause_and_leave_nothing() {
     let world = World::start().await;
     let pin = "ab".repeat(32);
-    let cases: [(&[(&str, &str)], Code, &str); 9] = [
+    let cases: [Case<'_>; 9] = [
         (&[("source", "nowhere")], Code::NotFound, "\"nowhere\""),
         (&[("path", "gone")], Code::NotFound, "gone"),
         (&[("colour", "red")], Code::InvalidArgument, "\"colour\""),
@@ -269,7 +272,7 @@ async fn malformed_requests_are_refused_before_anything_is_done() {
     push(|request| request.volume_capability = None);
     push(|request| {
         request.volume_capability.as_mut().unwrap().access_type =
-            Some(AccessType::Block(BlockVolume {}))
+            Some(AccessType::Block(BlockVolume {}));
     });
     push(|request| {
         let flags = MountVolume {

@@ -105,11 +105,11 @@ impl Drop for Waiting {
 }
 
 impl Source for HeldSource {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "held"
     }
 
-    fn uid(&self) -> &str {
+    fn uid(&self) -> &'static str {
         "memory://held"
     }
 
