@@ -97,9 +97,10 @@ pub(super) fn choose(asked: PageCache, bytes: u64, memory: Memory) -> Choice {
 
 /// Parts that are timed before memory is judged.
 const WINDOW: usize = 32;
-/// Slowest lower quartile of writes of one part (1 MiB) to memory that counts as quick. Hot memory takes about
-/// a quarter of a millisecond, faulting pages in from the host three and more.
-const QUICK: Duration = Duration::from_micros(1500);
+/// Slowest lower quartile of writes of one part (1 MiB) to memory that counts as quick, waits for a thread
+/// included. Hot memory takes about one millisecond on busy cores; eight threads that fault pages in from the
+/// host, ten and more.
+const QUICK: Duration = Duration::from_millis(4);
 
 /// Judges memory by the time that parts took to write, window by window.
 #[derive(Debug, Default)]
@@ -222,7 +223,7 @@ mod tests {
     fn slow_memory_shows_after_one_window_and_single_slow_writes_do_not_count() {
         let mut gauge = Gauge::default();
         let quick = Duration::from_micros(300);
-        let slow = Duration::from_millis(4);
+        let slow = Duration::from_millis(12);
         assert!((0..64).all(|n| !gauge.is_slow(if n % 2 == 0 { quick } else { slow })));
         let slow_at: Vec<usize> = (0..40).filter(|_| gauge.is_slow(slow)).collect();
         assert_eq!(slow_at, [31]);

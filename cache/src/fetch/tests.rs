@@ -539,3 +539,60 @@ async fn a_refused_hedge_harms_nothing() {
     assert_eq!(gate.hedged(), 0);
     assert_eq!(outcome.origins.source, source.total());
 }
+
+/// A clock on which every look costs 20 ms.
+#[derive(Debug, Default)]
+struct SlowClock(AtomicU64);
+
+impl Clock for SlowClock {
+    fn now(&self) -> std::time::SystemTime {
+        std::time::SystemTime::UNIX_EPOCH
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(20 * self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_memory_is_left_alone_from_the_middle_of_a_file_on() {
+    for (page_cache, clock, words) in [
+        (
+            PageCache::Auto,
+            Arc::new(SlowClock::default()) as Arc<dyn Clock>,
+            "direct: memory turned out slow",
+        ),
+        (
+            PageCache::Warm,
+            Arc::new(SlowClock::default()),
+            "warm: as asked",
+        ),
+        (
+            PageCache::Direct,
+            Arc::new(SystemClock::new()),
+            "direct: as asked",
+        ),
+    ] {
+        let source = Arc::new(FakeSource::new(&[
+            ("large", 40 * MIB + 5),
+            ("next", 3 * MIB),
+        ]));
+        let bench = Bench::new(quick());
+        let fetcher = Fetcher::new(
+            Arc::clone(&bench.store),
+            OpenGate::shared(),
+            bench.pool.clone(),
+            clock,
+            quick(),
+        );
+        let outcome = fetcher
+            .fetch(Job {
+                page_cache,
+                ..job(&source)
+            })
+            .await
+            .unwrap();
+        bench.check(&source, &outcome);
+        assert_eq!(outcome.page_cache, words);
+    }
+}

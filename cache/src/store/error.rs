@@ -133,7 +133,9 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Path(error) | Self::Sync(error) => error.kind(),
-            Self::Unreachable { source, .. } if Kind::of_io(source) == Kind::NoSpace => Kind::NoSpace,
+            Self::Unreachable { source, .. } if Kind::of_io(source) == Kind::NoSpace => {
+                Kind::NoSpace
+            }
             Self::Unreachable { .. }
             | Self::Unusable { .. }
             | Self::Version { .. }
