@@ -85,7 +85,9 @@ async fn open(place: Place, config: &Config) -> Result<Owned, Failure> {
 
 fn advise(failure: Failure) -> Failure {
     match failure.code {
-        Code::Busy => failure.or_advise("wait for it, or choose another --cache-dir"),
+        Code::Busy => {
+            failure.or_advise("wait for it, or choose another directory with --cache-dir")
+        }
         Code::Denied => {
             failure.or_advise("choose another --cache-dir, or change its owner or mode")
         }

@@ -493,6 +493,58 @@ fn verify_finds_a_flipped_bit_and_the_next_pull_mends_it() {
 }
 
 #[test]
+fn a_node_service_that_owns_the_cache_does_the_upkeep() {
+    use std::io::BufRead as _;
+    let site = Site::new();
+    let json = site.json(&["pull", &site.text("model"), "--json"]);
+    let digest = json["digest"].as_str().unwrap();
+    std::fs::create_dir(site.path("kubelet")).unwrap();
+    std::fs::write(site.path("s.toml"), "").unwrap();
+    let endpoint = format!("unix://{}", site.text("node.sock"));
+    let (sources, kubelet) = (site.text("s.toml"), site.text("kubelet"));
+    let arguments = [
+        "node",
+        "--endpoint",
+        &endpoint,
+        "--sources",
+        &sources,
+        "--kubelet-dir",
+        &kubelet,
+    ];
+    let mut node = site
+        .command(env!("CARGO_BIN_EXE_tonnage"), &arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = std::io::BufReader::new(node.stderr.take().unwrap()).lines();
+    assert!(
+        log.any(|line| line.unwrap().contains("\"ready\"")),
+        "the service never got ready"
+    );
+    refused(&site.pull(&[]), 75, &[&format!("process {}", node.id())]);
+    assert_eq!(site.run(&["cache", "pin", "base", &digest[..8]]).code, 0);
+    assert_eq!(
+        site.json(&["cache", "gc", "--all", "--json"])["freed"]["objects"],
+        0
+    );
+    refused(&site.run(&["cache", "unpin", "other"]), 66, &["other"]);
+    assert_eq!(site.run(&["cache", "unpin", "base"]).code, 0);
+    assert_eq!(
+        site.json(&["cache", "verify", "--json"])["verified"]["objects"],
+        3
+    );
+    assert_eq!(
+        site.json(&["cache", "gc", "--all", "--json"])["freed"]["objects"],
+        3
+    );
+    let pid = rustix::process::Pid::from_child(&node);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+    assert!(!site.path("cache/control.sock").exists());
+    assert_eq!(site.pull(&[]).code, 0);
+}
+
+#[test]
 fn loads_show_the_newest_first() {
     let site = Site::new();
     assert_eq!(site.pull(&[]).code, 0);

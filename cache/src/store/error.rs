@@ -31,7 +31,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Another process owns the store.
-    #[error("the cache at {} is in use by {}; stop it, or ask it through its control socket",
+    #[error("the cache at {} is in use by {}",
         root.display(), pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))]
     Locked {
         /// The directory.

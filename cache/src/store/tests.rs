@@ -330,7 +330,7 @@ async fn a_second_owner_is_told_who_the_first_is() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the cache at {} is in use by process {}; stop it, or ask it through its control socket",
+            "the cache at {} is in use by process {}",
             root.display(),
             std::process::id()
         )

@@ -195,31 +195,34 @@ pub(super) fn sentence(report: &Report) -> String {
 
 fn origins(report: &Report) -> String {
     let origins = &report.origins;
+    let time = report
+        .phase(Phase::FirstByte)
+        .saturating_add(report.phase(Phase::Transfer));
+    let fetched = format!(
+        "fetched at {}",
+        Rate {
+            bytes: origins.source,
+            time
+        }
+    );
     let named = [
-        (origins.source, "fetched"),
+        (origins.source, fetched.as_str()),
         (origins.cached, "cached"),
         (origins.unchanged, "unchanged"),
         (origins.resumed, "resumed"),
-        (origins.dedup, "stored already"),
+        (origins.dedup, "of it stored already"),
         (origins.retry, "fetched again"),
         (origins.hedge, "hedged"),
     ];
     let parts: Vec<String> = named
         .iter()
         .filter(|(bytes, _)| *bytes > 0)
-        .map(|(bytes, word)| format!("{} {word}", ByteSize(*bytes)))
+        .map(|(bytes, words)| format!("{} {words}", ByteSize(*bytes)))
         .collect();
-    let time = report
-        .phase(Phase::FirstByte)
-        .saturating_add(report.phase(Phase::Transfer));
-    let rate = Rate {
-        bytes: origins.source,
-        time,
-    };
-    match parts.as_slice() {
-        [] => "nothing to fetch".to_owned(),
-        parts if origins.source > 0 => format!("{} at {rate}", parts.join(", ")),
-        parts => parts.join(", "),
+    if parts.is_empty() {
+        "nothing to fetch".to_owned()
+    } else {
+        parts.join(", ")
     }
 }
 
