@@ -50,6 +50,15 @@ pub enum Fault {
     Call(Box<dyn FnOnce() + Send>),
     /// The space verb answers this.
     Space(Space),
+    /// The sync verb reports success and does nothing: a disk that lies, or a program that forgets.
+    Skip,
+}
+
+/// What becomes of a verb that does not fail.
+enum Passed {
+    On,
+    Skipped,
+    Space(Space),
 }
 
 impl fmt::Debug for Fault {
@@ -59,6 +68,7 @@ impl fmt::Debug for Fault {
             Self::Cut => f.write_str("Cut"),
             Self::Call(_) => f.write_str("Call"),
             Self::Space(space) => write!(f, "Space({space:?})"),
+            Self::Skip => f.write_str("Skip"),
         }
     }
 }
@@ -147,7 +157,7 @@ impl FaultyDisk {
     }
 
     /// Counts a verb; fails it if its time has come.
-    fn pass(&self, verb: Verb, path: &Path) -> io::Result<Option<Space>> {
+    fn pass(&self, verb: Verb, path: &Path) -> io::Result<Passed> {
         let mut state = self.lock();
         state.verbs.push((verb, path.to_path_buf()));
         if state.dead {
@@ -163,7 +173,7 @@ impl FaultyDisk {
             }
         }
         let Some(index) = due else {
-            return Ok(None);
+            return Ok(Passed::On);
         };
         match state.rules.get(index) {
             Some(Rule {
@@ -177,12 +187,18 @@ impl FaultyDisk {
                 stays: true,
                 fault: Fault::Space(space),
                 ..
-            }) => return Ok(Some(*space)),
+            }) => return Ok(Passed::Space(*space)),
+            Some(Rule {
+                stays: true,
+                fault: Fault::Skip,
+                ..
+            }) => return Ok(Passed::Skipped),
             _ => {}
         }
         match state.rules.remove(index).fault {
             Fault::Errno(number) => Err(io::Error::from_raw_os_error(number)),
-            Fault::Space(space) => Ok(Some(space)),
+            Fault::Space(space) => Ok(Passed::Space(space)),
+            Fault::Skip => Ok(Passed::Skipped),
             Fault::Cut => {
                 state.dead = true;
                 Err(dead())
@@ -190,7 +206,7 @@ impl FaultyDisk {
             Fault::Call(call) => {
                 drop(state);
                 call();
-                Ok(None)
+                Ok(Passed::On)
             }
         }
     }
@@ -255,8 +271,10 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_data(&self, file: &Handle) -> io::Result<()> {
-        self.pass(Verb::SyncData, file.path())?;
-        self.inner.sync_data(file)
+        match self.pass(Verb::SyncData, file.path())? {
+            Passed::Skipped => Ok(()),
+            Passed::On | Passed::Space(_) => self.inner.sync_data(file),
+        }
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -331,8 +349,8 @@ impl Disk for FaultyDisk {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         match self.pass(Verb::Space, path)? {
-            Some(space) => Ok(space),
-            None => self.inner.space(path),
+            Passed::Space(space) => Ok(space),
+            Passed::On | Passed::Skipped => self.inner.space(path),
         }
     }
 

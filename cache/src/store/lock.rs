@@ -2,7 +2,7 @@
 //! a second process gives. The kernel drops the lock when the owner dies.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::error::Error;
+use super::partial::error_at;
 use crate::error::IoContext;
 
 /// The held lock; dropping it releases it.
@@ -22,15 +23,20 @@ impl Lock {
     /// Takes the lock, or says who holds it.
     pub(super) fn take(root: &Path) -> Result<Self, Error> {
         let path = root.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .at("open", &path)?;
+        let open = |writes: bool| {
+            OpenOptions::new()
+                .read(true)
+                .write(writes)
+                .create(writes)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)
+                .at("open", &path)
+        };
+        let mut writer = open(true)?;
+        // What is held is open for reading only, so that the filesystem can be remounted read-only.
+        let mut file = open(false)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -39,16 +45,10 @@ impl Lock {
                     pid: owner(&mut file),
                 });
             }
-            Err(error) => {
-                return Err(Err::<(), _>(error)
-                    .at("lock", &path)
-                    .err()
-                    .map_or(Error::Busy, Error::Path));
-            }
+            Err(error) => return Err(error_at("lock", &path, error.into()).into()),
         }
-        file.set_len(0).at("write", &path)?;
-        file.rewind().at("write", &path)?;
-        writeln!(file, "{}", std::process::id()).at("write", &path)?;
+        writer.set_len(0).at("write", &path)?;
+        writeln!(writer, "{}", std::process::id()).at("write", &path)?;
         Ok(Self { _file: file })
     }
 }

@@ -4,7 +4,6 @@
 //! (machine, root inode and its birth) is another one is a copy: it gets a new id, its records are dropped and its
 //! objects count as unverified.
 
-use std::io;
 use std::path::Path;
 
 use super::error::Error;
@@ -126,15 +125,7 @@ impl Meta {
     pub(super) fn write(&self, disk: &dyn Disk, root: &Path) -> Result<(), Error> {
         let bytes = serde_json::to_vec_pretty(self)?;
         let fresh = root.join("meta.json.new");
-        match disk.unlink(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Err::<(), _>(error)
-                    .at("remove", &fresh)
-                    .err()
-                    .map_or(Error::Busy, Error::Path));
-            }
-            _ => {}
-        }
+        absent_is_none(disk.unlink(&fresh)).at("remove", &fresh)?;
         let file = write_file(disk, &fresh, &bytes)?;
         disk.sync_data(&file).at("sync", &fresh)?;
         let path = root.join("meta.json");
