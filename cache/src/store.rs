@@ -34,6 +34,7 @@ use crate::disk::{Disk, Handle, Open, Threads, absent_is_none};
 use crate::error::{IoContext, chain};
 use crate::manifest::Manifest;
 
+mod begin;
 mod commit;
 mod config;
 mod damage;
@@ -102,7 +103,7 @@ pub(crate) struct Shared {
     leases: Leases,
     history: history::History,
     accounts: space::Accounts,
-    active: partial::Active,
+    active: begin::Active,
     dirty: Mutex<HashSet<PathBuf>>,
     damages: Mutex<damage::Damages>,
     /// Held while a name is given where renames cannot refuse to replace.

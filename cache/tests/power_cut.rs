@@ -5,6 +5,12 @@
 //! These tests need root, loop devices, `mkfs.xfs`, `mkfs.ext4`, `xfs_io` and `unshare`; without them they fail. Each
 //! runs itself again below `unshare --mount`, so that a test that dies leaves no mount behind.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test needs and does not get fails it"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;

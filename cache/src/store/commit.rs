@@ -17,8 +17,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
 use super::damage::Cause;
-use super::error::Error;
-use super::partial::{Body, Committed, error_at};
+use super::error::{Error, error_at};
+use super::partial::{Body, Committed};
 use super::verify::hash_file;
 use crate::digest::{Digest, PartHash};
 use crate::disk::{FileKind, Handle, Threads, find};

@@ -1,6 +1,6 @@
 //! What can go wrong in the store, and what its receiver can do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::disk::Stopped;
@@ -129,6 +129,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the disk, or a limit, is full.
+    pub(super) fn is_full(&self) -> bool {
+        self.kind() == Kind::NoSpace
+    }
+
     /// What its receiver can do.
     pub fn kind(&self) -> Kind {
         match self {
@@ -149,6 +154,15 @@ impl Error {
             Self::Missing { .. } => Kind::NotFound,
             Self::NoSpace { .. } | Self::NoInodes { .. } => Kind::NoSpace,
         }
+    }
+}
+
+/// An I/O error with its verb and path.
+pub(super) fn error_at(operation: &'static str, path: &Path, source: std::io::Error) -> PathError {
+    PathError {
+        operation,
+        path: path.to_path_buf(),
+        source,
     }
 }
 

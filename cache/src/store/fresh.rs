@@ -11,7 +11,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::Error;
 use super::layout::ensure_directory;
-use super::partial::is_full;
 use super::verify::hash_file;
 use super::{Shared, Store};
 use crate::buffer::Buffer;
@@ -118,7 +117,7 @@ impl Shared {
         fail::fail_point!("store::small::before_write");
         let first = self.write_small_once(path, buffer, length);
         match first {
-            Err(error) if is_full(&error) => {
+            Err(error) if error.is_full() => {
                 tracing::info!("the disk is full; evicting for a small file");
                 self.remove_quietly(path);
                 self.free_some(length as u64)?;

@@ -5,8 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
 
-use super::error::Error;
-use super::partial::error_at;
+use super::error::{Error, error_at};
 use super::verify::hash_file;
 use super::{Shared, Store};
 use crate::buffer::{Buffer, CAPACITY};

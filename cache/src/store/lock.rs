@@ -9,8 +9,7 @@ use std::path::Path;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::error::Error;
-use super::partial::error_at;
+use super::error::{Error, error_at};
 use crate::error::IoContext;
 
 /// The held lock; dropping it releases it.
