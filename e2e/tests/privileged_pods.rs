@@ -69,6 +69,7 @@ async fn privileged_a_pod_sees_the_bytes_of_the_bucket_read_only_and_leaves_noth
     pod.deleted(BOUND).await.unwrap();
     assert!(!pod.seen().exists());
     let gone = Expect {
+        closed: true,
         wire: Some(tree.size()),
         kept: Some(tree.size()),
         ..Expect::default()
