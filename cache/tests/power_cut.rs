@@ -28,10 +28,10 @@ const LARGE: usize = (2 << 20) + 4097;
 const INSIDE: &str = "TONNAGE_TEST_INSIDE_NAMESPACE";
 
 /// Runs `test` in a mount namespace of its own, by running this program again for the test `name` alone.
-fn in_namespace(name: &str, test: impl FnOnce(&Path)) {
+fn in_namespace(name: &str, body: impl FnOnce(&Path)) {
     if std::env::var_os(INSIDE).is_some() {
         let place = tempfile::tempdir().unwrap();
-        test(place.path());
+        body(place.path());
         return;
     }
     assert!(
@@ -46,8 +46,8 @@ fn in_namespace(name: &str, test: impl FnOnce(&Path)) {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{errors}");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{complaints}");
     assert!(text.contains("1 passed"), "{text}");
 }
 
@@ -62,7 +62,7 @@ fn run(program: &str, arguments: &[&str]) {
 struct Image {
     kind: &'static str,
     template: PathBuf,
-    image: PathBuf,
+    copy: PathBuf,
     mount: PathBuf,
 }
 
@@ -82,20 +82,20 @@ impl Image {
         Self {
             kind,
             template,
-            image: place.join("image"),
+            copy: place.join("image"),
             mount,
         }
     }
 
     /// Makes the filesystem new and mounts it.
     fn fresh(&self) {
-        let [from, to] = [&self.template, &self.image].map(|path| path.to_str().unwrap());
+        let [from, to] = [&self.template, &self.copy].map(|path| path.to_str().unwrap());
         run("cp", &["--sparse=always", from, to]);
         self.mount();
     }
 
     fn mount(&self) {
-        let [image, mount] = [&self.image, &self.mount].map(|path| path.to_str().unwrap());
+        let [image, mount] = [&self.copy, &self.mount].map(|path| path.to_str().unwrap());
         run("mount", &["-t", self.kind, "-o", "loop", image, mount]);
     }
 
@@ -330,14 +330,14 @@ fn cut_at_every_step(place: &Path, kind: &'static str) {
 #[test]
 fn privileged_power_cut_at_every_step_on_xfs() {
     in_namespace("privileged_power_cut_at_every_step_on_xfs", |place| {
-        cut_at_every_step(place, "xfs")
+        cut_at_every_step(place, "xfs");
     });
 }
 
 #[test]
 fn privileged_power_cut_at_every_step_on_ext4() {
     in_namespace("privileged_power_cut_at_every_step_on_ext4", |place| {
-        cut_at_every_step(place, "ext4")
+        cut_at_every_step(place, "ext4");
     });
 }
 
@@ -454,7 +454,7 @@ fn privileged_a_disk_that_turns_read_only_gives_clean_errors_and_recovers() {
             drop(store);
             let error = open(&mount.join("cache"), &disk, "boot-1").unwrap_err();
             assert!(
-                error.to_string().contains("make this one writable"),
+                error.to_string().contains("cannot be written"),
                 "{}",
                 chain(&error)
             );
