@@ -15,14 +15,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonnage_cache::clock::Clock;
 use tonnage_cache::digest::Digest;
-use tonnage_cache::report::{Phase, Progress, Snapshot};
 
 use crate::volume::VolumeId;
+
+mod call;
+mod locks;
+mod rate;
+mod task;
+
+pub use call::Call;
+pub use locks::VolumeLocks;
+pub use rate::Rate;
+use task::Task;
+pub use task::Work;
 
 /// How long a waiter is kept without a call: kubelet's longest pause is 2 min 2 s.
 pub const SILENCE: Duration = Duration::from_mins(5);
@@ -34,39 +44,6 @@ pub struct WaiterId {
     pub volume: VolumeId,
     /// The target, below kubelet's directory.
     pub target: PathBuf,
-}
-
-/// What a task works with.
-#[derive(Debug, Clone)]
-pub struct Work {
-    /// Live figures, shown to waiters.
-    pub progress: Arc<Progress>,
-    /// Set when the last waiter has left.
-    pub cancel: CancellationToken,
-}
-
-/// How a task ended, shared by its waiters; `None` inside: it died.
-type Outcome<T, E> = Option<Result<Arc<T>, Arc<E>>>;
-
-struct Task<T, E> {
-    key: Digest,
-    work: Work,
-    ended: watch::Receiver<Option<Outcome<T, E>>>,
-}
-
-impl<T, E> Task<T, E> {
-    fn has_ended(&self) -> bool {
-        // A sender that is gone without a word was a task that died.
-        self.ended.borrow().is_some() || self.ended.has_changed().is_err()
-    }
-
-    async fn outcome(&self) -> Outcome<T, E> {
-        let mut ended = self.ended.clone();
-        match ended.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().flatten(),
-            Err(_) => None,
-        }
-    }
 }
 
 struct Waiter<T, E> {
@@ -131,15 +108,6 @@ pub enum Waited<T, E> {
     Died,
     /// It goes on: this much is done.
     Working(Rate),
-}
-
-/// Progress and how fast it was during a hold.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rate {
-    /// The figures now.
-    pub snapshot: Snapshot,
-    /// Bytes per second since the call came.
-    pub bytes_per_second: f64,
 }
 
 impl<T, E> Registry<T, E>
@@ -349,197 +317,6 @@ fn forget<T, E>(state: &mut State<T, E>, task: &Arc<Task<T, E>>) {
         .is_some_and(|running| Arc::ptr_eq(running, task))
     {
         state.running.remove(&task.key);
-    }
-}
-
-/// One call's stay with its waiter. Dropping it leaves the waiter where it is.
-pub struct Call<T, E>
-where
-    T: Send + Sync + 'static,
-    E: Send + Sync + 'static,
-{
-    registry: Registry<T, E>,
-    id: WaiterId,
-    generation: u64,
-    began: bool,
-    since: Duration,
-    arrived: Duration,
-    done_before: u64,
-    task: Arc<Task<T, E>>,
-}
-
-impl<T, E> fmt::Debug for Call<T, E>
-where
-    T: Send + Sync + 'static,
-    E: Send + Sync + 'static,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T, E> Call<T, E>
-where
-    T: Send + Sync + 'static,
-    E: Send + Sync + 'static,
-{
-    /// Waits for the task, at most for `hold`.
-    pub async fn wait(&self, hold: Duration) -> Waited<T, E> {
-        match tokio::time::timeout(hold, self.task.outcome()).await {
-            Ok(Some(Ok(value))) => Waited::Done(value),
-            Ok(Some(Err(error))) => Waited::Failed(error),
-            Ok(None) => Waited::Died,
-            Err(_) => Waited::Working(self.rate()),
-        }
-    }
-
-    fn rate(&self) -> Rate {
-        let snapshot = self.task.work.progress.snapshot();
-        let time = self
-            .registry
-            .inner
-            .clock
-            .monotonic()
-            .saturating_sub(self.arrived);
-        let bytes = snapshot.done.saturating_sub(self.done_before);
-        #[expect(clippy::cast_precision_loss, reason = "a speed shown with two digits")]
-        let bytes_per_second = if time.is_zero() {
-            0.0
-        } else {
-            bytes as f64 / time.as_secs_f64()
-        };
-        Rate {
-            snapshot,
-            bytes_per_second,
-        }
-    }
-
-    /// Whether this waiter began the task, rather than joining it.
-    pub fn began(&self) -> bool {
-        self.began
-    }
-
-    /// When the waiter's first call came, on the monotonic clock.
-    pub fn since(&self) -> Duration {
-        self.since
-    }
-
-    /// Whether the waiter is still there: nobody has unpublished its target meanwhile.
-    pub fn is_wanted(&self) -> bool {
-        self.registry
-            .lock()
-            .waiters
-            .get(&self.id)
-            .is_some_and(|waiter| waiter.generation == self.generation)
-    }
-
-    /// Removes the waiter: it has what it waited for, or never will.
-    pub fn finish(&self) {
-        let mut state = self.registry.lock();
-        let own = state
-            .waiters
-            .get(&self.id)
-            .is_some_and(|waiter| waiter.generation == self.generation);
-        if own && let Some(waiter) = state.waiters.remove(&self.id) {
-            stop_if_alone(&mut state, &waiter.task);
-        }
-    }
-}
-
-impl<T, E> Drop for Call<T, E>
-where
-    T: Send + Sync + 'static,
-    E: Send + Sync + 'static,
-{
-    fn drop(&mut self) {
-        let now = self.registry.inner.clock.monotonic();
-        let mut state = self.registry.lock();
-        if let Some(waiter) = state.waiters.get_mut(&self.id)
-            && waiter.generation == self.generation
-        {
-            waiter.calls = waiter.calls.saturating_sub(1);
-            waiter.silent_since = now;
-        }
-    }
-}
-
-/// One operation per volume at a time.
-#[derive(Debug, Default)]
-pub struct VolumeLocks {
-    locks: Mutex<HashMap<VolumeId, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-impl VolumeLocks {
-    /// Waits for the volume's turn.
-    pub async fn lock(&self, volume: &VolumeId) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            Arc::clone(locks.entry(volume.clone()).or_default())
-        };
-        lock.lock_owned().await
-    }
-}
-
-impl fmt::Display for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Snapshot {
-            total, done, phase, ..
-        } = self.snapshot;
-        match phase {
-            None | Some(Phase::Authorize | Phase::Resolve) => {
-                return f.write_str("listing the source");
-            }
-            Some(Phase::Queue) => f.write_str("waiting for another load of the same files; ")?,
-            Some(Phase::FirstByte | Phase::Transfer | Phase::Sync | Phase::View | Phase::Mount) => {
-            }
-        }
-        let percent = done
-            .saturating_mul(100)
-            .checked_div(total)
-            .unwrap_or(0)
-            .min(100);
-        let unit = Unit::of(total);
-        write!(
-            f,
-            "staging {percent} % ({} of {} {}), ",
-            unit.shown(done),
-            unit.shown(total),
-            unit.name
-        )?;
-        if self.bytes_per_second >= 1e9 {
-            write!(f, "{:.1} GB/s", self.bytes_per_second / 1e9)
-        } else {
-            write!(f, "{:.1} MB/s", self.bytes_per_second / 1e6)
-        }
-    }
-}
-
-struct Unit {
-    name: &'static str,
-    bytes: f64,
-}
-
-impl Unit {
-    fn of(total: u64) -> Self {
-        if total >= 1 << 30 {
-            Self {
-                name: "GiB",
-                bytes: f64::from(1u32 << 30),
-            }
-        } else {
-            Self {
-                name: "MiB",
-                bytes: f64::from(1u32 << 20),
-            }
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a size shown with one decimal")]
-    fn shown(&self, bytes: u64) -> String {
-        format!("{:.1}", bytes as f64 / self.bytes)
     }
 }
 

@@ -15,88 +15,42 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio_util::task::TaskTracker;
-use tonnage_cache::cache::{self, Cache, LoadOptions, Loaded, Reference};
+use tonnage_cache::cache::{self, Cache, Loaded};
 use tonnage_cache::clock::{Clock, unix_millis};
-use tonnage_cache::digest::Digest;
 use tonnage_cache::path::Escaped;
-use tonnage_cache::source::select::Selection;
-use tonnage_cache::store::Holder;
 
 use crate::grant::Grants;
-use crate::identity::{Credentials, Principal};
-use crate::inflight::{Call, Registry, VolumeLocks, Waited, WaiterId, Work};
+use crate::inflight::{Call, Registry, VolumeLocks, Waited, WaiterId};
 use crate::loads::Observer;
 use crate::mount::Mounter;
-use crate::policy::{Authorizer, Question};
+use crate::policy::Authorizer;
 use crate::record::{Published, Record};
 use crate::sources::Sources;
-use crate::status::{Rpc, code, is_uncertain};
 use crate::target::{KubeletRoot, TargetPath};
-use crate::volume::{Access, Attributes, MountFlags, PublishIdentity, VolumeId};
+use crate::upkeep::Upkeep;
+use crate::volume::{PublishIdentity, VolumeId};
 
+mod admit;
 mod error;
+mod request;
 mod restart;
+mod retain;
 mod settle;
 mod unpublish;
 mod views;
 
 pub use error::Error;
+pub use request::{Holds, PublishRequest, Usage};
 use views::{Occupant, Views};
-
-/// Longest time that authorization may take, in seconds: all pods of a claim wait behind it.
-const DECISION_SECONDS: u64 = 5;
-/// What is left of a deadline for the answer and the mount: at least this.
-const RESERVE: Duration = Duration::from_secs(3);
-
-/// A publish, parsed.
-#[derive(Debug, Clone)]
-pub struct PublishRequest {
-    /// The volume.
-    pub volume_id: VolumeId,
-    /// Where.
-    pub target: String,
-    /// What.
-    pub attributes: Attributes,
-    /// Who asks.
-    pub credentials: Credentials,
-    /// Whether the volume is inline in its pod.
-    pub ephemeral: bool,
-    /// How many targets it may have.
-    pub access: Access,
-    /// `readonly` of the request.
-    pub readonly: bool,
-    /// Mount flags.
-    pub flags: MountFlags,
-    /// When the caller gives up, from now.
-    pub deadline: Option<Duration>,
-}
-
-/// How long calls wait.
-#[derive(Debug, Clone, Copy)]
-pub struct Holds {
-    /// Without a deadline. Default 60 s.
-    pub default: Duration,
-    /// At most, whatever the deadline; default: no limit.
-    pub longest: Option<Duration>,
-}
-
-impl Holds {
-    /// How long a call with this deadline waits: until max(3 s, 3 %) before it.
-    pub fn hold(&self, deadline: Option<Duration>) -> Duration {
-        let hold = deadline.map_or(self.default, |deadline| {
-            deadline.saturating_sub(RESERVE.max(deadline.saturating_mul(3) / 100))
-        });
-        self.longest.map_or(hold, |longest| hold.min(longest))
-    }
-}
 
 /// The parts that a publisher is made of.
 #[derive(Debug)]
 pub struct Parts {
     /// The content.
     pub cache: Arc<Cache>,
+    /// Pins what is to be retained.
+    pub upkeep: Arc<Upkeep>,
     /// Makes mounts.
     pub mounter: Arc<dyn Mounter>,
     /// Kubelet's directory.
@@ -115,15 +69,6 @@ pub struct Parts {
     pub holds: Holds,
     /// Who wants to know.
     pub observers: Vec<Arc<dyn Observer>>,
-}
-
-/// Bytes and files of a published volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes.
-    pub bytes: u64,
-    /// Files.
-    pub files: u64,
 }
 
 /// Publishes volumes on this node.
@@ -235,96 +180,6 @@ impl Publisher {
         .await
     }
 
-    /// A call that ends with a final error must not leave a waiter from an earlier one behind.
-    async fn give_up(&self, id: &WaiterId, error: Error) -> Error {
-        if !is_uncertain(code(error.cause(), Rpc::NodePublishVolume)) {
-            self.loads.leave(id).await;
-        }
-        error
-    }
-
-    /// Decides, and becomes a waiter.
-    async fn admit(
-        self: &Arc<Self>,
-        request: &PublishRequest,
-        id: &WaiterId,
-        identity: &PublishIdentity,
-    ) -> Result<LoadCall, Error> {
-        let reference = self.reference(request).await?;
-        let limit = Duration::from_secs(DECISION_SECONDS);
-        let decision = tokio::time::timeout(limit, self.decide(request, &reference));
-        let principal = decision.await.map_err(|_| Error::Undecided {
-            seconds: DECISION_SECONDS,
-        })??;
-        self.check_single(request, id)?;
-        let key = task_key(&reference, &request.attributes);
-        let cache = Arc::clone(&self.parts.cache);
-        let mut options = LoadOptions::new(Holder::new(format!("load:{key}")));
-        options.page_cache = request.attributes.page_cache;
-        options.payer = principal.namespace;
-        options.limit_bytes = request.attributes.limit_bytes;
-        let begin = move |work: Work| -> BoxFuture<'static, Result<Loaded, cache::Error>> {
-            options.progress = work.progress;
-            options.cancel = work.cancel;
-            Box::pin(async move { cache.load(&reference, &options).await })
-        };
-        let retry = |error: &cache::Error| {
-            is_uncertain(code(
-                crate::status::Cause::Kind(error.kind()),
-                Rpc::NodePublishVolume,
-            ))
-        };
-        Ok(self
-            .loads
-            .join(id.clone(), (digest_of(identity), key), retry, begin)?)
-    }
-
-    async fn decide(
-        &self,
-        request: &PublishRequest,
-        reference: &Reference,
-    ) -> Result<Principal, Error> {
-        let question = Question {
-            credentials: &request.credentials,
-            attributes: &request.attributes,
-        };
-        let principal = self.parts.authorizer.authorize(&question).await?;
-        self.parts.grants.prove(&principal, reference).await?;
-        Ok(principal)
-    }
-
-    /// What to load: a claim that was used on this node before is bound to its revision.
-    async fn reference(self: &Arc<Self>, request: &PublishRequest) -> Result<Reference, Error> {
-        let wanted = &request.attributes;
-        let source = Arc::clone(self.parts.sources.get(&wanted.source)?);
-        let mut reference = Reference::new(source, wanted.path.clone());
-        reference.selection = Selection::new(&wanted.include, &wanted.exclude)?;
-        reference.revision = wanted.revision;
-        reference.digest = wanted.digest;
-        if !request.ephemeral && wanted.revision.is_none() {
-            let volume = request.volume_id.clone();
-            reference.revision = self
-                .blocking(move |this| Ok(this.published.claimed(&volume)?))
-                .await?;
-        }
-        Ok(reference)
-    }
-
-    fn check_single(&self, request: &PublishRequest, id: &WaiterId) -> Result<(), Error> {
-        let elsewhere = || {
-            self.published
-                .targets_of(&id.volume)
-                .iter()
-                .any(|target| *target != id.target)
-        };
-        match request.access {
-            Access::SingleWriter if self.loads.has_other_waiter(id) || elsewhere() => {
-                Err(Error::SecondTarget)
-            }
-            Access::SingleWriter | Access::Shared => Ok(()),
-        }
-    }
-
     /// Whether the target shows this very volume. Something else there is an error.
     async fn is_published(
         self: &Arc<Self>,
@@ -425,30 +280,6 @@ impl Publisher {
     }
 }
 
-fn digest_of(identity: &PublishIdentity) -> Digest {
-    digest_fields(&[&format!("{identity:?}")])
-}
-
-/// Publishes with equal keys share a fetch.
-fn task_key(reference: &Reference, attributes: &Attributes) -> Digest {
-    digest_fields(&[
-        reference.source.uid(),
-        &reference.path,
-        &format!("{:?}", (&attributes.include, &attributes.exclude)),
-        &format!("{:?}", (reference.revision, reference.digest)),
-        &format!("{:?}", (attributes.page_cache, attributes.limit_bytes)),
-    ])
-}
-
-fn digest_fields(fields: &[&str]) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    for field in fields {
-        hasher.update(&(field.len() as u64).to_le_bytes());
-        hasher.update(field.as_bytes());
-    }
-    Digest::from_bytes(*hasher.finalize().as_bytes())
-}
-
 /// Name of a view's directory.
 fn view_name(loaded: &Loaded) -> Result<String, Error> {
     let name = loaded.view.file_name().and_then(std::ffi::OsStr::to_str);
@@ -458,35 +289,4 @@ fn view_name(loaded: &Loaded) -> Result<String, Error> {
 /// Path of a target for messages.
 fn shown(target: &TargetPath) -> PathBuf {
     target.path().to_path_buf()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_call_is_held_until_3_seconds_or_3_percent_before_its_deadline() {
-        let holds = Holds {
-            default: Duration::from_mins(1),
-            longest: None,
-        };
-        assert_eq!(holds.hold(None), Duration::from_mins(1));
-        assert_eq!(
-            holds.hold(Some(Duration::from_mins(2))),
-            Duration::from_millis(116_400)
-        );
-        assert_eq!(
-            holds.hold(Some(Duration::from_secs(10))),
-            Duration::from_secs(7)
-        );
-        assert_eq!(holds.hold(Some(Duration::from_secs(2))), Duration::ZERO);
-        let short = Holds {
-            longest: Some(Duration::from_secs(5)),
-            ..holds
-        };
-        assert_eq!(
-            short.hold(Some(Duration::from_mins(2))),
-            Duration::from_secs(5)
-        );
-    }
 }

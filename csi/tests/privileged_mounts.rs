@@ -12,11 +12,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe for the sake of file tables, which are not unshared here"
-)]
-use rustix::thread::unshare;
 use tonnage_csi::mount::{Error, KernelMounter, Mount, Mounter};
 use tonnage_csi::target::Spot;
 use tonnage_csi::volume::MountFlags;
@@ -55,7 +50,11 @@ impl Place {
 /// Runs `test` on a thread with a private mount namespace.
 fn in_namespace(test: impl FnOnce(&Place) + Send + 'static) {
     let thread = std::thread::spawn(move || {
-        unshare(UnshareFlags::NEWNS).expect("privileged tests need CAP_SYS_ADMIN");
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for the sake of file tables, which are not unshared here"
+        )]
+        rustix::thread::unshare(UnshareFlags::NEWNS).expect("privileged tests need CAP_SYS_ADMIN");
         mount_change(
             "/",
             MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,

@@ -4,6 +4,7 @@ use super::*;
 use std::time::SystemTime;
 use tokio::sync::oneshot;
 use tonnage_cache::clock::ManualClock;
+use tonnage_cache::report::{Phase, Snapshot};
 
 type Tasks = Registry<&'static str, &'static str>;
 

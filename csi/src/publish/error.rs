@@ -4,16 +4,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tonnage_cache::digest::Digest;
-use tonnage_cache::error::Kind;
+use tonnage_cache::error::{Kind, PathError};
 use tonnage_cache::{cache, source, store};
 
 use crate::inflight::{self, Rate};
 use crate::status::Cause;
-use crate::{mount, policy, sources, target, volume};
+use crate::{mount, policy, sources, target, upkeep, volume};
 
 /// An error of publish, unpublish or statistics.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Pinning.
+    #[error(transparent)]
+    Upkeep(#[from] upkeep::Error),
+    /// A file.
+    #[error(transparent)]
+    Path(#[from] PathError),
     /// The request's words.
     #[error(transparent)]
     Volume(#[from] volume::Error),
@@ -111,6 +117,8 @@ impl Error {
     /// The row of the code table.
     pub fn cause(&self) -> Cause {
         Cause::Kind(match self {
+            Self::Upkeep(error) => error.kind(),
+            Self::Path(error) => error.kind(),
             Self::Volume(error) => error.kind(),
             Self::Target(error) => error.kind(),
             Self::Mount(error) => error.kind(),

@@ -23,9 +23,14 @@ impl Publisher {
         let this = Arc::clone(self);
         let work = async move {
             let _turn = this.locks.lock(&admitted.request.volume_id).await;
+            let admitted = Arc::new(admitted);
+            let (own, shown) = (Arc::clone(&admitted), Arc::clone(&loaded));
             let settled = this
-                .blocking(move |this| this.settle_now(&admitted, &loaded))
+                .blocking(move |this| this.settle_now(&own, &shown))
                 .await;
+            if settled.is_ok() {
+                this.retain(&admitted, &loaded).await;
+            }
             this.tell_count();
             settled
         };

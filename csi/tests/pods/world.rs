@@ -27,6 +27,7 @@ use tonnage_csi::server::{Routes, Socket};
 use tonnage_csi::service::{IdentityService, NodeFacts, NodeService};
 use tonnage_csi::sources::Sources;
 use tonnage_csi::target::KubeletRoot;
+use tonnage_csi::upkeep::Upkeep;
 use tonnage_proto::csi::identity_server::IdentityServer;
 use tonnage_proto::csi::node_client::NodeClient;
 use tonnage_proto::csi::node_server::NodeServer;
@@ -128,6 +129,7 @@ impl World {
             .unwrap();
         let parts = Parts {
             cache: Arc::clone(&cache),
+            upkeep: Upkeep::new(Arc::clone(cache.store())).unwrap(),
             mounter: Arc::clone(&self.mounter) as _,
             root: KubeletRoot::open(&self.path("kubelet")).unwrap(),
             sources,

@@ -1,0 +1,138 @@
+//! The front of a publish: may this principal, what exactly is to be loaded, and whose load is joined. All of it is asked
+//! before any wait, for every pod.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tonnage_cache::cache::{self, LoadOptions, Loaded, Reference};
+use tonnage_cache::digest::Digest;
+use tonnage_cache::source::select::Selection;
+use tonnage_cache::store::Holder;
+
+use super::{Error, LoadCall, PublishRequest, Publisher};
+use crate::identity::Principal;
+use crate::inflight::{WaiterId, Work};
+use crate::policy::Question;
+use crate::status::{Cause, Rpc, code, is_uncertain};
+use crate::volume::{Access, Attributes, PublishIdentity};
+
+/// Longest time that authorization may take, in seconds: all pods of a claim wait behind it.
+const DECISION_SECONDS: u64 = 5;
+
+impl Publisher {
+    /// A call that ends with a final error must not leave a waiter from an earlier one behind.
+    pub(super) async fn give_up(&self, id: &WaiterId, error: Error) -> Error {
+        if !is_uncertain(code(error.cause(), Rpc::NodePublishVolume)) {
+            self.loads.leave(id).await;
+        }
+        error
+    }
+
+    /// Decides, and becomes a waiter.
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        request: &PublishRequest,
+        id: &WaiterId,
+        identity: &PublishIdentity,
+    ) -> Result<LoadCall, Error> {
+        let reference = self.reference(request).await?;
+        let limit = Duration::from_secs(DECISION_SECONDS);
+        let decision = tokio::time::timeout(limit, self.decide(request, &reference));
+        let principal = decision.await.map_err(|_| Error::Undecided {
+            seconds: DECISION_SECONDS,
+        })??;
+        self.check_single(request, id)?;
+        let key = task_key(&reference, &request.attributes);
+        let cache = Arc::clone(&self.parts.cache);
+        let mut options = LoadOptions::new(Holder::new(format!("load:{key}")));
+        options.page_cache = request.attributes.page_cache;
+        options.payer = principal.namespace;
+        options.limit_bytes = request.attributes.limit_bytes;
+        let begin = move |work: Work| -> BoxFuture<'static, Result<Loaded, cache::Error>> {
+            options.progress = work.progress;
+            options.cancel = work.cancel;
+            Box::pin(async move { cache.load(&reference, &options).await })
+        };
+        let retry = |error: &cache::Error| {
+            is_uncertain(code(Cause::Kind(error.kind()), Rpc::NodePublishVolume))
+        };
+        Ok(self
+            .loads
+            .join(id.clone(), (digest_of(identity), key), retry, begin)?)
+    }
+
+    async fn decide(
+        &self,
+        request: &PublishRequest,
+        reference: &Reference,
+    ) -> Result<Principal, Error> {
+        let question = Question {
+            credentials: &request.credentials,
+            attributes: &request.attributes,
+        };
+        let principal = self.parts.authorizer.authorize(&question).await?;
+        self.parts.grants.prove(&principal, reference).await?;
+        Ok(principal)
+    }
+
+    /// What to load: a claim that was used on this node before is bound to its revision.
+    async fn reference(self: &Arc<Self>, request: &PublishRequest) -> Result<Reference, Error> {
+        let wanted = &request.attributes;
+        let source = Arc::clone(self.parts.sources.get(&wanted.source)?);
+        let mut reference = Reference::new(source, wanted.path.clone());
+        reference.selection = Selection::new(&wanted.include, &wanted.exclude)?;
+        reference.revision = wanted.revision;
+        reference.digest = wanted.digest;
+        if !request.ephemeral && wanted.revision.is_none() {
+            let volume = request.volume_id.clone();
+            reference.revision = self
+                .blocking(move |this| Ok(this.published.claimed(&volume)?))
+                .await?;
+        }
+        Ok(reference)
+    }
+
+    pub(super) fn check_single(
+        &self,
+        request: &PublishRequest,
+        id: &WaiterId,
+    ) -> Result<(), Error> {
+        let elsewhere = || {
+            self.published
+                .targets_of(&id.volume)
+                .iter()
+                .any(|target| *target != id.target)
+        };
+        match request.access {
+            Access::SingleWriter if self.loads.has_other_waiter(id) || elsewhere() => {
+                Err(Error::SecondTarget)
+            }
+            Access::SingleWriter | Access::Shared => Ok(()),
+        }
+    }
+}
+
+fn digest_of(identity: &PublishIdentity) -> Digest {
+    digest_fields(&[&format!("{identity:?}")])
+}
+
+/// Publishes with equal keys share a fetch.
+fn task_key(reference: &Reference, attributes: &Attributes) -> Digest {
+    digest_fields(&[
+        reference.source.uid(),
+        &reference.path,
+        &format!("{:?}", (&attributes.include, &attributes.exclude)),
+        &format!("{:?}", (reference.revision, reference.digest)),
+        &format!("{:?}", (attributes.page_cache, attributes.limit_bytes)),
+    ])
+}
+
+fn digest_fields(fields: &[&str]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for field in fields {
+        hasher.update(&(field.len() as u64).to_le_bytes());
+        hasher.update(field.as_bytes());
+    }
+    Digest::from_bytes(*hasher.finalize().as_bytes())
+}

@@ -1,0 +1,210 @@
+//! The node: sockets first, then the store, then work until the stop.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonnage_cache::cache::Cache;
+use tonnage_cache::clock::{Clock, SystemClock};
+use tonnage_cache::error::{Kind, chain};
+use tonnage_cache::gate::{Gate, OpenGate};
+use tonnage_cache::store::Env;
+use tonnage_proto::csi::identity_server::IdentityServer;
+use tonnage_proto::csi::node_server::NodeServer;
+use tonnage_proto::registration::registration_server::RegistrationServer;
+
+use super::{Error, NodeSettings, Servers, Vitals, serve_health};
+use crate::control::Control;
+use crate::grant::OpenGrants;
+use crate::loads::{Journal, Observer};
+use crate::log::{self, LoadLog};
+use crate::metrics::Metrics;
+use crate::mount::KernelMounter;
+use crate::policy::StaticAuthorizer;
+use crate::publish::{Holds, Parts, Publisher};
+use crate::registration::{RegistrationService, socket_path};
+use crate::server::{MESSAGE_MAX, Routes, Socket};
+use crate::service::{IdentityService, NodeFacts, NodeService};
+use crate::sources::Sources;
+use crate::target::KubeletRoot;
+use crate::trace::Traces;
+use crate::upkeep::Upkeep;
+
+/// How often forgotten waiters are looked for.
+const SWEEP: Duration = Duration::from_secs(15);
+/// How often a store that another process owns is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs the node service until `stop`. Mounted volumes stay mounted.
+pub async fn node(settings: NodeSettings, stop: CancellationToken) -> Result<(), Error> {
+    log::start();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let metrics = Arc::new(Metrics::new());
+    let vitals = Vitals::new(Arc::clone(&metrics), "the store is being opened");
+    let traces = settings
+        .otlp_endpoint
+        .as_deref()
+        .map(|endpoint| Traces::to(endpoint, &settings.node_id))
+        .transpose()?;
+    let traces = traces.map(Arc::new);
+    let mut observers: Vec<Arc<dyn Observer>> = vec![metrics, Arc::new(LoadLog)];
+    observers.extend(
+        traces
+            .iter()
+            .map(|traces| Arc::clone(traces) as Arc<dyn Observer>),
+    );
+    let publisher = Arc::new(OnceLock::new());
+    let facts = NodeFacts {
+        node_id: settings.node_id.clone(),
+        publisher: Arc::clone(&publisher),
+        clock,
+        observers: observers.clone(),
+    };
+    // Ends the servers also when the rest fails.
+    let serving = stop.child_token();
+    let _ends = serving.clone().drop_guard();
+    let mut servers = Servers::new();
+    listen(&mut servers, &settings, facts, &vitals, &serving).await?;
+    let result = work(
+        &settings,
+        &vitals,
+        &publisher,
+        observers,
+        &mut servers,
+        &stop,
+    )
+    .await;
+    serving.cancel();
+    while let Some(ended) = servers.join_next().await {
+        ended.map_err(|_| Error::Task)?;
+    }
+    if let Some(publisher) = publisher.get() {
+        publisher.close().await;
+    }
+    if let Some(traces) = traces {
+        tokio::task::spawn_blocking(move || traces.close())
+            .await
+            .map_err(|_| Error::Task)?;
+    }
+    result
+}
+
+/// Opens all sockets and serves them.
+async fn listen(
+    servers: &mut Servers,
+    settings: &NodeSettings,
+    facts: NodeFacts,
+    vitals: &Arc<Vitals>,
+    serving: &CancellationToken,
+) -> Result<(), Error> {
+    let identity = IdentityServer::new(IdentityService::new(
+        &settings.driver_name,
+        Arc::clone(&vitals.ready),
+    ));
+    let node = NodeServer::new(NodeService::new(facts));
+    let routes = Routes::new()
+        .with(identity.max_decoding_message_size(MESSAGE_MAX))
+        .with(node.max_decoding_message_size(MESSAGE_MAX));
+    let socket = Socket::bind(&settings.endpoint).await?;
+    servers.spawn(socket.serve(routes, serving.clone()));
+    serve_health(servers, settings.http_address, vitals, serving).await?;
+    if let Some(directory) = &settings.registration_dir {
+        let service = RegistrationService::new(&settings.driver_name, &settings.endpoint);
+        let routes = Routes::new()
+            .with(RegistrationServer::new(service).max_decoding_message_size(MESSAGE_MAX));
+        let socket = Socket::bind(&socket_path(directory, &settings.driver_name)).await?;
+        servers.spawn(socket.serve(routes, serving.clone()));
+    }
+    Ok(())
+}
+
+/// Opens the store, takes over what is published, and works until `stop` or until a server fails.
+async fn work(
+    settings: &NodeSettings,
+    vitals: &Arc<Vitals>,
+    publisher: &OnceLock<Arc<Publisher>>,
+    mut observers: Vec<Arc<dyn Observer>>,
+    servers: &mut Servers,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let gate = OpenGate::shared();
+    let sources = Sources::build(&settings.sources, &gate)?;
+    let root = KubeletRoot::open(&settings.kubelet_dir)?;
+    let env = Env::real();
+    let opened = tokio::select! {
+        opened = open(settings, &env, &gate, vitals) => opened?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let Opened { cache, upkeep } = opened;
+    observers.push(Arc::new(Journal::new(cache.store().records().clone())));
+    let parts = Parts {
+        cache,
+        upkeep: Arc::clone(&upkeep),
+        mounter: Arc::new(KernelMounter),
+        root,
+        sources,
+        authorizer: Arc::new(StaticAuthorizer::new("static")),
+        grants: Arc::new(OpenGrants),
+        clock: env.clock,
+        boot_id: env.boot_id,
+        holds: Holds {
+            default: settings.hold,
+            longest: settings.hold_max,
+        },
+        observers,
+    };
+    let opened = tokio::task::spawn_blocking(move || Publisher::open(parts))
+        .await
+        .map_err(|_| Error::Task)??;
+    let publisher = publisher.get_or_init(|| opened);
+    let control = Control::bind(upkeep)?;
+    let control_stop = stop.child_token();
+    let _control_ends = control_stop.clone().drop_guard();
+    servers.spawn(control.serve(control_stop));
+    vitals.is_ready();
+    tracing::info!(
+        node.id = settings.node_id,
+        published = publisher.counts().0,
+        "ready"
+    );
+    let mut sweeps = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = sweeps.tick() => publisher.sweep(),
+            Some(ended) = servers.join_next() => ended.map_err(|_| Error::Task)?,
+        }
+    }
+}
+
+struct Opened {
+    cache: Arc<Cache>,
+    upkeep: Arc<Upkeep>,
+}
+
+/// Opens the cache, waiting while another process owns its store.
+async fn open(
+    settings: &NodeSettings,
+    env: &Env,
+    gate: &Arc<dyn Gate>,
+    vitals: &Vitals,
+) -> Result<Opened, Error> {
+    loop {
+        match Cache::open(settings.cache.clone(), env.clone(), Arc::clone(gate)).await {
+            Ok(cache) => {
+                let store = Arc::clone(cache.store());
+                let upkeep = tokio::task::spawn_blocking(move || Upkeep::new(store))
+                    .await
+                    .map_err(|_| Error::Task)??;
+                return Ok(Opened { cache, upkeep });
+            }
+            Err(error) if error.kind() == Kind::Busy => {
+                let why = chain(&error);
+                tracing::warn!(error = why, "waiting for the store");
+                vitals.waits_for(why);
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
