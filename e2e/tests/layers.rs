@@ -41,9 +41,6 @@ const MOST_LINES: usize = 400;
 /// Files that are too long and wait to be taken apart; none may join them.
 const TOO_LONG: &[&str] = &[
     "cache/src/cache/stage.rs",
-    "csi/src/inflight.rs",
-    "csi/src/publish.rs",
-    "csi/src/run.rs",
     "e2e/src/kubelet.rs",
 ];
 const HOMELESS: &[&str] = &[
