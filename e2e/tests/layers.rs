@@ -264,7 +264,9 @@ fn every_source_says_what_it_owns_stays_short_and_has_a_home() {
                 let lines = text[..end].lines().count();
                 let is_tests = sub != "src" || stem == "tests" || shown.contains("/tests/");
                 if lines > MOST_LINES && !is_tests && !TOO_LONG.contains(&shown.as_str()) {
-                    complaints.push(format!("{shown} has {lines} lines without its tests: it is two things"));
+                    complaints.push(format!(
+                        "{shown} has {lines} lines without its tests: it is two things"
+                    ));
                 }
                 // Modules that several test programs share are `mod.rs`, or they would be programs themselves.
                 if HOMELESS.contains(&stem) || stem == "mod" && sub == "src" {

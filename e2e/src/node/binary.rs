@@ -74,6 +74,23 @@ fn cargo(build: Build, profile_dir: &Path) -> io::Result<Command> {
     command
         .current_dir(workspace)
         .args(["build", "--quiet", "--workspace", "--bin", "tonnage"]);
+    // Cargo tells the programs that it runs about their package, and build scripts (ring's) watch these variables:
+    // handed on, they would make the inner cargo compile half of the dependencies again, and the next outer one too.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+        ]
+        .iter()
+        .any(|prefix| text.starts_with(prefix))
+            || text == "CARGO_PRIMARY_PACKAGE"
+        {
+            command.env_remove(&name);
+        }
+    }
     // What cargo tells a test about its package would make build scripts of others run again.
     for (name, _) in std::env::vars_os() {
         let told = [
