@@ -63,7 +63,7 @@ show_logs() {
 
 # Ends a process of ours: TERM, then KILL after 20 s.
 end() { # PID
-  if ! kill -0 "$1" 2>/dev/null; then return; fi
+  if ! kill -0 "$1" 2>/dev/null; then return 0; fi
   kill -TERM "$1"
   for _ in {1..200}; do
     kill -0 "$1" 2>/dev/null || return 0
