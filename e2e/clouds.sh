@@ -2,8 +2,8 @@
 # The command line against every store that nobody here wrote: Versity gateway and SeaweedFS (S3), fake-gcs-server
 # (GCS), Azurite (Azure), and local files. For each: a tree uploaded with the cloud's own client is pulled, equals the
 # originals byte for byte, is fetched once and never again, and a changed file changes the revision, costs only itself,
-# and is refused under the old pin. Bytes on the wire are read from the kernel's counters of the server process.
-# Needs no root.
+# and is refused under the old pin by a cache that lacks the old bytes. Bytes on the wire are read from the
+# kernel's counters of the server process. Needs no root.
 #
 # usage: e2e/clouds.sh [NAME]...       NAME: versity seaweed fake-gcs azurite local (default: all)
 # TONNAGE_BIN, KUBELET_BIN: use these binaries instead of building them.
@@ -11,8 +11,10 @@ set -euo pipefail
 
 # What a listing, a probe or a heartbeat may cost.
 readonly SMALL=$((192 * 1024))
+# Exit code where the source shows another revision than the one asked for.
+readonly CONFLICT=76
 
-case ${1:-} in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit ;; esac
+case ${1:-} in -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit ;; esac
 # shellcheck source=e2e/services.sh
 source "$(dirname "${BASH_SOURCE[0]}")/services.sh"
 open_work clouds
@@ -38,12 +40,12 @@ pull() { # OPTION...
 }
 
 resolve() {
-  "$tonnage" resolve "$url" "${options[@]}"
+  "$tonnage" resolve "$url" "${options[@]}" --quiet
 }
 
-upload() {
+upload() { # DIRECTORY
   if [[ $name == local ]]; then return; fi
-  "$repository/e2e/servers.sh" put "$name" hub models/tiny "$tree"
+  "$repository/e2e/servers.sh" put "$name" hub models/tiny "$1"
 }
 
 connect() {
@@ -78,29 +80,34 @@ connect() {
 
 try() { # NAME
   name=$1
-  local before cold warm changed view pin later
+  local before cold warm changed view pin later status
   connect
-  upload
+  upload "$tree"
   before=$(written)
-  view=$(pull)
+  view=$(pull --quiet)
   cold=$(($(written) - before))
   diff -r "$tree" "$view"
 
   before=$(written)
-  [[ $(pull) == "$view" ]] || die "$name: the second pull names another view"
+  [[ $(pull --quiet) == "$view" ]] || die "$name: the second pull names another view"
   warm=$(($(written) - before))
 
   pin=$(resolve)
-  pull --revision "$pin" >/dev/null
+  pull --quiet --revision "$pin" >/dev/null
   printf 'changed\n' >"$tree/many/1.txt"
-  upload
+  install -D "$tree/many/1.txt" "$work/changed/many/1.txt"
+  upload "$work/changed"
   later=$(resolve)
   [[ $later != "$pin" ]] || die "$name: a changed file left the revision as it was: $pin"
-  if pull --revision "$pin" >/dev/null 2>"$work/refused.log"; then
-    die "$name: a changed source was taken for its old revision"
-  fi
+  # The pin still means the old bytes: a cache that has them serves them, one that has not refuses what is there now.
+  [[ $(pull --quiet --revision "$pin") == "$view" ]] || die "$name: the pin no longer names its view"
+  [[ $(<"$view/many/1.txt") == "small file 1" ]] || die "$name: a view changed"
+  status=0
+  "$tonnage" pull "$url" "${options[@]}" --cache-dir "$work/empty-$name" --revision "$pin" \
+    >/dev/null 2>"$work/refused.log" || status=$?
+  ((status == CONFLICT)) || die "$name: a changed source under its old pin ended with $status, not $CONFLICT"
   before=$(written)
-  diff -r "$tree" "$(pull)"
+  diff -r "$tree" "$(pull --quiet)"
   changed=$(($(written) - before))
 
   if [[ -n $pid ]]; then

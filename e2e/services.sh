@@ -75,13 +75,14 @@ end() { # PID
 
 # Sets $tonnage and $kubelet; TONNAGE_BIN and KUBELET_BIN name binaries that are built already.
 find_binaries() {
-  local target
-  target=$(cd "$repository" && cargo metadata --format-version 1 --no-deps \
-    | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
-  tonnage=${TONNAGE_BIN:-$target/release/tonnage}
-  kubelet=${KUBELET_BIN:-$target/release/kubelet}
-  if [[ -z ${TONNAGE_BIN:-} || -z ${KUBELET_BIN:-} ]]; then
+  tonnage=${TONNAGE_BIN:-} kubelet=${KUBELET_BIN:-}
+  if [[ -z $tonnage || -z $kubelet ]]; then
+    local target
+    target=$(cd "$repository" && cargo metadata --format-version 1 --no-deps \
+      | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
     (cd "$repository" && cargo build --quiet --release --workspace --bin tonnage --bin kubelet)
+    tonnage=${tonnage:-$target/release/tonnage}
+    kubelet=${kubelet:-$target/release/kubelet}
   fi
   [[ -x $tonnage && -x $kubelet ]] || die "no binary at $tonnage or $kubelet"
 }
