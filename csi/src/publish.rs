@@ -2,7 +2,7 @@
 //!
 //! A publish is: is it there already? → may this principal? → find or start the fetch, and wait for it → mount. Only the
 //! waiting happens in the call's handler, which may be dropped at any time; mounting and unmounting are tasks of
-//! their own ([`settle`], [`unpublish`]), one at a time for each volume.
+//! their own (`settle`, `unpublish`), one at a time for each volume.
 //!
 //! Architecture invariants: authorization is asked for every pod before any wait, also when the bytes are here; only a sound mount
 //! that is there already needs none. A final error leaves no mount, no waiter and no record.
