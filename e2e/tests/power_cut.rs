@@ -1,4 +1,4 @@
-//! Power cuts: the driver dies at a crash point, its filesystem loses everything that was not made durable, and the
+//! Disks that fail under the driver. Power cuts: the driver dies at a crash point, its filesystem loses everything that was not made durable, and the
 //! node comes back with no mounts. Nothing short, empty or zeroed is ever served, and kubelet's retries succeed.
 //!
 //! Each row has a fresh loop-mounted filesystem (a `sync` in between would hide bugs), cut by the filesystem's own
@@ -122,4 +122,62 @@ async fn privileged_a_power_cut_at_any_point_on_xfs_serves_nothing_short() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn privileged_a_power_cut_at_any_point_on_ext4_serves_nothing_short() {
     sweep(EXT4).await;
+}
+
+/// Turns the filesystem read-only under the driver's open files, as the kernel does after an I/O error.
+const FAILING: &str = "truncate -s 200m '$SITE/image'; mkfs.ext4 -q '$SITE/image'; \
+    mount -o loop,errors=remount-ro '$SITE/image' '$STORE'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn privileged_a_disk_that_turns_read_only_still_serves_what_is_mounted_and_refuses_the_rest()
+{
+    let setup = Setup {
+        timing: Timing::scaled(20),
+        store: Some(FAILING),
+        failpoints: true,
+        ..Setup::default()
+    };
+    let Some(world) = setup.start().await else {
+        return;
+    };
+    let tree = model();
+    let files = world.upload("one", &tree);
+    world.upload(
+        "two",
+        &tree.with_changed_file("model.safetensors", 2).unwrap(),
+    );
+    let first = world.run_pod("a", "one").await;
+    world
+        .check(&Expect {
+            running: vec![(&first, &files)],
+            ..Expect::default()
+        })
+        .await;
+    let store = world.site.store().display().to_string();
+    world
+        .site
+        .namespace()
+        .shell(&format!("mount -o remount,abort '{store}'"))
+        .unwrap();
+    let second = world.kubelet.add(world.pod("b", "two"));
+    let (code, text) = second.event(BOUND).await.unwrap();
+    assert!(
+        matches!(code, tonic::Code::Internal | tonic::Code::Unavailable),
+        "{code:?}: {text}"
+    );
+    assert!(world.is_running(), "{}", world.log());
+    for (path, digest) in &files {
+        assert_eq!(
+            tonnage_e2e::oracle::hash_file(&first.seen().join(path)).unwrap(),
+            *digest
+        );
+    }
+    let expect = Expect {
+        running: vec![(&first, &files)],
+        pending: vec![&second],
+        partials: true,
+        busy: true,
+        ..Expect::default()
+    };
+    world.check(&expect).await;
 }

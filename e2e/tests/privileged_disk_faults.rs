@@ -160,55 +160,6 @@ async fn privileged_a_disk_without_inodes_is_said_so_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn privileged_a_disk_that_turns_read_only_still_serves_what_is_mounted() {
-    let Some(world) = on("mount -t tmpfs -o size=64m small $STORE").await else {
-        return;
-    };
-    let one = world.upload("one", &tree(1, 6));
-    let two = world.upload("two", &tree(2, 6));
-    let first = world.run_pod("a", "one").await;
-    world
-        .check(&Expect {
-            running: vec![(&first, &one)],
-            ..Expect::default()
-        })
-        .await;
-    let store = world.site.store().display().to_string();
-    world
-        .site
-        .namespace()
-        .shell(&format!("mount -o remount,ro '{store}'"))
-        .unwrap();
-    let second = world.kubelet.add(world.pod("b", "two"));
-    let (code, text) = second.event(BOUND).await.unwrap();
-    assert!(
-        matches!(code, Code::Internal | Code::Unavailable),
-        "{code:?}: {text}"
-    );
-    assert!(world.is_running(), "{}", world.log());
-    world
-        .check(&Expect {
-            running: vec![(&first, &one)],
-            pending: vec![&second],
-            busy: true,
-            ..Expect::default()
-        })
-        .await;
-    world
-        .site
-        .namespace()
-        .shell(&format!("mount -o remount,rw '{store}'"))
-        .unwrap();
-    second.running(BOUND).await.unwrap();
-    world
-        .check(&Expect {
-            running: vec![(&first, &one), (&second, &two)],
-            ..Expect::default()
-        })
-        .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn privileged_a_flipped_bit_in_a_cold_object_is_found_and_fetched_again() {
     let Some(world) = World::start().await else {
         return;

@@ -58,12 +58,13 @@ async fn survives(name: &str, fault: Fault) {
 /// While the fault lasts nothing is published and the pod says why; afterwards it runs.
 async fn never_published(name: &str, fault: Fault, words: &[&str]) {
     let Some(world) = quick().await else { return };
-    let tree = model(3);
+    // Longer than a run, so that ranges are asked for.
+    let tree = model(18);
     let files = world.upload("llama", &tree);
     let fault = world.server.fault(fault);
     let pod = world.kubelet.add(world.pod("a", "llama"));
     let (code, text) = pod
-        .event(BOUND)
+        .event(2 * BOUND)
         .await
         .unwrap_or_else(|stuck| panic!("{name}: {stuck}\n{}", world.log()));
     assert!(
@@ -254,7 +255,7 @@ async fn privileged_faults_that_stay_publish_nothing_and_say_why() {
         .into_iter()
         .map(|(name, fault, words)| never_published(name, fault, words));
     futures::stream::iter(rows)
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(2 * AT_ONCE)
         .collect::<()>()
         .await;
 }
@@ -273,8 +274,11 @@ async fn privileged_an_outage_in_mid_stage_resumes_where_it_was() {
     let pod = world.kubelet.add(world.pod("a", "llama"));
     stall.wait_hits(1).await;
     world.server.go_down().await.unwrap();
-    let (code, text) = pod.event(BOUND).await.unwrap();
-    assert_eq!(code, Code::Unavailable, "{text}");
+    // The driver goes on trying for a minute; meanwhile the pod reads how far it is.
+    let status = pod.attempts(1, BOUND).await.unwrap();
+    let (code, text) = status.error.unwrap();
+    assert_eq!(code, Code::Aborted, "{text}");
+    assert!(text.contains("staging") && text.contains('%'), "{text}");
     stall.lift();
     world.server.come_up().await.unwrap();
     pod.running(BOUND).await.unwrap();

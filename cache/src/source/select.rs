@@ -40,8 +40,8 @@ impl Selection {
     /// Parses the patterns; a bad one is refused by name.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, Error> {
         Ok(Self {
-            include: Patterns::parse(include)?,
-            exclude: Patterns::parse(exclude)?,
+            include: Patterns::parse("include", include)?,
+            exclude: Patterns::parse("exclude", exclude)?,
         })
     }
 
@@ -81,15 +81,16 @@ impl Selection {
 }
 
 impl Patterns {
-    fn parse(texts: &[String]) -> Result<Self, Error> {
+    fn parse(which: &str, texts: &[String]) -> Result<Self, Error> {
         if texts.len() > PATTERNS_MAX {
             return Err(Error::Reference(format!(
-                "more than {PATTERNS_MAX} patterns"
+                "more than {PATTERNS_MAX} {which} patterns"
             )));
         }
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
         for text in texts {
-            let bad = |why: &str| Error::Reference(format!("pattern {} {why}", Escaped(text)));
+            let bad =
+                |why: &str| Error::Reference(format!("{which} pattern {} {why}", Escaped(text)));
             if text.is_empty() || text.len() > PATTERN_MAX {
                 return Err(bad("is empty or longer than 512 bytes"));
             }
@@ -106,7 +107,7 @@ impl Patterns {
         }
         let build = |set: &GlobSetBuilder| {
             set.build().map_err(|error| {
-                Error::Reference(format!("patterns are too large: {}", error.kind()))
+                Error::Reference(format!("{which} patterns are too large: {}", error.kind()))
             })
         };
         Ok(Self {
@@ -161,7 +162,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .starts_with("pattern \"a[\" is not a glob"),
+                .starts_with("include pattern \"a[\" is not a glob"),
             "{error}"
         );
         assert!(Selection::new(&[String::new()], &[]).is_err());
