@@ -22,10 +22,11 @@ use crate::path::RelPath;
 use crate::report::{Phase, Progress, Report};
 use crate::source::select::Selection;
 use crate::source::{self, Entry, Limits, Source};
-use crate::store::{self, Holder, Lease, PartialKey, Store};
+use crate::store::{self, Holder, Lease, Store};
 use crate::view::{self, Views};
 
 mod claims;
+mod gather;
 mod resolve;
 mod stage;
 
@@ -335,13 +336,9 @@ impl Cache {
         if let Some(pin) = reference.revision
             && let Some(mut loaded) = self.find_complete(reference, pin, options).await?
         {
-            loaded.report.phases.insert(
-                0,
-                (
-                    Phase::Resolve,
-                    nanos(self.since(started).saturating_sub(loaded.report.total())),
-                ),
-            );
+            let found = loaded.report.total();
+            let resolved = self.since(started).saturating_sub(found);
+            loaded.report.add_phase(Phase::Resolve, resolved);
             return Ok(loaded);
         }
         let revision = tokio::select! {
@@ -350,10 +347,7 @@ impl Cache {
         };
         let resolved = self.since(started);
         let mut loaded = self.stage(reference, &revision, options).await?;
-        loaded
-            .report
-            .phases
-            .insert(0, (Phase::Resolve, nanos(resolved)));
+        loaded.report.add_phase(Phase::Resolve, resolved);
         Ok(loaded)
     }
 
@@ -366,22 +360,6 @@ impl Cache {
         layouts.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(layouts.entry(manifest).or_default())
     }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// The store's name for one object version of one source.
-fn partial_key(source: &dyn Source, entry: &Entry) -> PartialKey {
-    PartialKey::new(
-        source.uid(),
-        &entry.key,
-        entry.version.etag.as_deref().unwrap_or_default(),
-        entry.version.version.as_deref().unwrap_or_default(),
-        entry.version.modified_millis.unwrap_or_default(),
-        entry.size,
-    )
 }
 
 /// Which digests a pinned manifest demands of which paths, when that manifest is known here.

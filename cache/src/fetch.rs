@@ -23,7 +23,7 @@ use crate::gate::{Gate, Refusal};
 use crate::path::RelPath;
 use crate::report::{Busy, Origins, Phase, Progress};
 use crate::source::{self, Entry, Source};
-use crate::store::{self, Store};
+use crate::store::{self, PartialKey, Store};
 
 mod body;
 mod connections;
@@ -261,6 +261,19 @@ fn connections_of(buffers: usize) -> usize {
 /// Buffers that `connections` need.
 fn buffers_of(connections: usize) -> usize {
     connections.saturating_mul(3).div_ceil(2)
+}
+
+/// The store's name for one object version of one source.
+pub fn partial_key(source: &dyn Source, entry: &Entry) -> PartialKey {
+    let version = &entry.version;
+    PartialKey::new(
+        source.uid(),
+        &entry.key,
+        version.etag.as_deref().unwrap_or_default(),
+        version.version.as_deref().unwrap_or_default(),
+        version.modified_pin(),
+        entry.size,
+    )
 }
 
 #[cfg(test)]

@@ -123,10 +123,17 @@ impl Report {
         )
     }
 
-    /// Appends the time of a phase.
+    /// Adds time to a phase. Phases stand in their order, each once.
     pub fn add_phase(&mut self, phase: Phase, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.phases.push((phase, nanos));
+        match self.phases.binary_search_by_key(&phase, |(name, _)| *name) {
+            Ok(found) => {
+                if let Some((_, total)) = self.phases.get_mut(found) {
+                    *total = total.saturating_add(nanos);
+                }
+            }
+            Err(place) => self.phases.insert(place, (phase, nanos)),
+        }
     }
 }
 

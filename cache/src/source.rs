@@ -52,6 +52,16 @@ pub struct Version {
     pub modified_millis: Option<u64>,
 }
 
+impl Version {
+    /// The modification time where nothing better pins the bytes, else 0: stores may touch it without a change.
+    pub fn modified_pin(&self) -> u64 {
+        match (&self.etag, &self.version) {
+            (None, None) => self.modified_millis.unwrap_or_default(),
+            (Some(_), _) | (_, Some(_)) => 0,
+        }
+    }
+}
+
 /// One file of a listing.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Entry {
@@ -97,12 +107,7 @@ impl Listing {
                 hasher.update(field.as_bytes());
             }
             hasher.update(&entry.size.to_le_bytes());
-            // A modification time pins only where nothing better does: stores may touch it without a change.
-            let modified = match (&entry.version.etag, &entry.version.version) {
-                (None, None) => entry.version.modified_millis.unwrap_or_default(),
-                _ => 0,
-            };
-            hasher.update(&modified.to_le_bytes());
+            hasher.update(&entry.version.modified_pin().to_le_bytes());
         }
         Digest::from_bytes(*hasher.finalize().as_bytes())
     }

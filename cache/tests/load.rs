@@ -352,3 +352,16 @@ async fn one_bad_part_is_found_and_only_that_part_is_fetched_again() {
     assert_eq!(read(&second, "model.safetensors"), bytes(1, (5 << 20) + 77));
     assert_eq!(read(&second, "config.json"), bytes(3, 900));
 }
+
+#[tokio::test]
+async fn an_upload_of_the_same_bytes_is_not_fetched_again() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    load(&cache, &reference(&source, "m")).await.unwrap();
+    source.touch();
+    source.put("m/config.json", bytes(99, 1200));
+    load(&cache, &reference(&source, "m")).await.unwrap();
+    assert_eq!(source.served_total(), MODEL_BYTES + 1200);
+}

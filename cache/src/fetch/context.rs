@@ -58,14 +58,7 @@ impl Context {
 
     /// The store's key of an entry's object version.
     pub(super) fn key(&self, entry: &Entry) -> PartialKey {
-        PartialKey::new(
-            self.source.uid(),
-            &entry.key,
-            entry.version.etag.as_deref().unwrap_or_default(),
-            entry.version.version.as_deref().unwrap_or_default(),
-            entry.version.modified_millis.unwrap_or_default(),
-            entry.size,
-        )
+        super::partial_key(&*self.source, entry)
     }
 
     /// Notes in the stage log that an object version is complete.

@@ -1,5 +1,11 @@
 //! A source in memory that counts what is asked of it and can change or wait between requests.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::unnecessary_literal_bound,
+    reason = "a test's source: a poisoned lock must stop the test"
+)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -19,6 +25,7 @@ pub(crate) struct MemorySource {
     listings: Mutex<u64>,
     replace_at_open: Mutex<Option<(String, Bytes)>>,
     turnstile: Option<Semaphore>,
+    modified: Mutex<u64>,
 }
 
 impl MemorySource {
@@ -30,6 +37,7 @@ impl MemorySource {
             listings: Mutex::default(),
             replace_at_open: Mutex::default(),
             turnstile: None,
+            modified: Mutex::default(),
         }
     }
 
@@ -54,6 +62,11 @@ impl MemorySource {
             .lock()
             .unwrap()
             .insert(key.to_owned(), (bytes, etag));
+    }
+
+    /// Uploads everything again as it is.
+    pub(crate) fn touch(&self) {
+        *self.modified.lock().unwrap() += 1000;
     }
 
     /// The next open first replaces `key`.
@@ -97,6 +110,7 @@ impl Source for MemorySource {
                         size: bytes.len() as u64,
                         version: Version {
                             etag: Some(etag.clone()),
+                            modified_millis: Some(*self.modified.lock().unwrap()),
                             ..Version::default()
                         },
                     });

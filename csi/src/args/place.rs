@@ -58,7 +58,7 @@ pub(crate) struct Place {
 /// Where named sources are written down.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Sources {
-    /// File with [[source]] tables, beside those of the configuration file
+    /// File with `[[source]]` tables, beside those of the configuration file
     #[arg(
         long,
         value_name = "FILE",

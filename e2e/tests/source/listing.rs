@@ -148,10 +148,10 @@ async fn hostile_keys_are_refused_by_name_and_escaped() {
             .unwrap_err();
         let text = error.to_string();
         assert!(text.contains(shown) && !text.contains('\x1b'), "{text}");
-        match error {
-            Error::Key(flaw) => assert_eq!(flaw.reason, reason, "{text}"),
-            other => panic!("{other}"),
-        }
+        let Error::Key(flaw) = error else {
+            panic!("{text}");
+        };
+        assert_eq!(flaw.reason, reason, "{text}");
     }
 }
 
