@@ -179,7 +179,17 @@ async fn within<T>(
     call: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
     match timeout(deadline, call).await {
-        Ok(result) => result,
+        Ok(result) => result.map_err(as_kubelet_sees_it),
         Err(_) => Err(Status::deadline_exceeded("context deadline exceeded")),
     }
+}
+
+/// A connection that broke is UNAVAILABLE to kubelet's gRPC library; this one calls it unknown or internal. Only an
+/// error made here has a source: what a server says has none.
+fn as_kubelet_sees_it(status: Status) -> Status {
+    let is_local = std::error::Error::source(&status).is_some();
+    if is_local && matches!(status.code(), Code::Unknown | Code::Internal) {
+        return Status::unavailable(format!("the connection broke: {}", status.message()));
+    }
+    status
 }
