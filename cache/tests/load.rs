@@ -1,5 +1,10 @@
 //! Loads through the front door: what is fetched, what is shared, what a view holds.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's set-up: a failure must stop the test"
+)]
+
 mod memory_source;
 
 use std::path::Path;
