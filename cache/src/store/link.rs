@@ -22,9 +22,11 @@ impl Store {
         self.threads.run(move || shared.find(&digest, size)).await?
     }
 
-    /// Facts about an object, in `objects/` or `fresh/`. Blocking.
+    /// Facts about an object, in `objects/` or `fresh/`. While a stage runs, what was looked at is kept: the stage
+    /// counts on it, and making room for the rest must not take it away. Blocking.
     pub fn object_stat(&self, digest: &Digest) -> Result<Option<Stat>, Error> {
         let shared = &self.shared;
+        shared.leases.touch(*digest);
         for path in shared.homes(digest) {
             if let Some(stat) = find(&*shared.disk, &path).at("read", &path)? {
                 return Ok(Some(stat));
