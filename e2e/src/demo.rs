@@ -75,7 +75,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     ))?;
     let site = Site::new(namespace)?;
     let mut stage = story::Stage::open(screen, server, site, binary, tree).await?;
-    let limit = stage.limits()?;
+    let limit = stage.limits().await?;
     stage.first_pod(limit).await?;
     stage.new_revision().await?;
     stage.copy().await?;

@@ -12,5 +12,6 @@ pub mod node;
 pub mod oracle;
 mod pace;
 pub mod s3;
+pub mod scratch;
 pub mod tcp_proxy;
 pub mod world;

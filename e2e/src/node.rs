@@ -23,6 +23,7 @@ use std::time::Duration;
 use crate::kubelet::{Kubelet, Provisioner, Settings, Timing, probe};
 use crate::namespace::Namespace;
 use crate::oracle::Scene;
+use crate::scratch::Scratch;
 
 /// Longest time a driver may take to answer `Probe` with ready, or to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Site {
     namespace: Namespace,
-    dir: tempfile::TempDir,
+    dir: Scratch,
     store: PathBuf,
     starts: AtomicUsize,
 }
@@ -39,7 +40,7 @@ pub struct Site {
 impl Site {
     /// A site in `namespace` without sources.
     pub fn new(namespace: Namespace) -> io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("tonnage-").tempdir()?;
+        let dir = Scratch::new()?;
         for below in ["kubelet/pods", "cache", "volumes", "run", "secret"] {
             std::fs::create_dir_all(dir.path().join(below))?;
         }

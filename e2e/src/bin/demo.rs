@@ -51,7 +51,12 @@ async fn main() -> ExitCode {
         size,
         no_mount,
     };
-    match run(settings).await {
+    let outcome = tokio::select! {
+        outcome = run(settings) => outcome,
+        // What was begun is taken down as the story is dropped.
+        () = stopped() => Err("stopped; nothing is left".into()),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             use std::io::Write;
@@ -59,5 +64,20 @@ async fn main() -> ExitCode {
             drop(writeln!(std::io::stderr(), "demo: {error}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }

@@ -42,13 +42,20 @@ impl Load {
     /// Two lines: where the time went, and where the bytes came from.
     pub(super) fn lines(&self) -> Vec<String> {
         let phases = self.0.get("phases").and_then(Value::as_array);
-        let phases: Vec<String> = phases
+        let mut times: Vec<(String, u64)> = Vec::new();
+        for phase in phases.into_iter().flatten() {
+            let name = phase.get(0).and_then(Value::as_str).unwrap_or_default();
+            let nanos = phase.get(1).and_then(Value::as_u64).unwrap_or_default();
+            match times.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum = sum.saturating_add(nanos),
+                None => times.push((name.to_owned(), nanos)),
+            }
+        }
+        let phases: Vec<String> = times
             .into_iter()
-            .flatten()
-            .filter_map(|phase| {
-                let name = phase.get(0)?.as_str()?.replace('_', " ");
-                let nanos = phase.get(1)?.as_u64()?;
-                Some(format!("{name} {}", time(Duration::from_nanos(nanos))))
+            .map(|(name, nanos)| {
+                let took = time(Duration::from_nanos(nanos));
+                format!("{} {took}", name.replace('_', " "))
             })
             .collect();
         let origins = self.0.get("origins").and_then(Value::as_object);
@@ -57,7 +64,7 @@ impl Load {
             .flatten()
             .filter_map(|(name, bytes)| {
                 let bytes = bytes.as_u64().filter(|bytes| *bytes > 0)?;
-                Some(format!("{name} {}", size(bytes)))
+                Some(format!("{} from {name}", size(bytes)))
             })
             .collect();
         let lines = [phases.join(" · "), origins.join(" · ")];

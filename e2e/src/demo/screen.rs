@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-const LABEL: usize = 34;
+const LABEL: usize = 37;
+/// Longest line of details.
+const DETAIL: usize = 60;
 
 /// Where the demo writes.
 #[derive(Debug)]
@@ -45,10 +47,12 @@ impl Screen {
         writeln!(io::stdout(), "    {} {result}", self.label(label))
     }
 
-    /// A dim line below a result.
+    /// Dim lines below a result, broken between the parts that ` · ` joins.
     pub(super) fn detail(&self, text: &str) -> io::Result<()> {
-        let text = self.paint("2", text);
-        writeln!(io::stdout(), "    {:LABEL$} {text}", "")
+        for line in broken(text) {
+            writeln!(io::stdout(), "    {:LABEL$} {}", "", self.paint("2", &line))?;
+        }
+        Ok(())
     }
 
     /// A bar for `total` bytes; invisible where standard output is no terminal.
@@ -85,6 +89,20 @@ impl Default for Screen {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn broken(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in text.split(" · ") {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + part.chars().count() < DETAIL => {
+                line.push_str(" · ");
+                line.push_str(part);
+            }
+            _ => lines.push(part.to_owned()),
+        }
+    }
+    lines
 }
 
 /// `1.50 GiB`, `12.0 MiB`, `512 B`.
@@ -129,6 +147,13 @@ pub(super) fn time(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_details_break_between_their_parts() {
+        let part = "x".repeat(25);
+        let text = [part.as_str(); 3].join(" · ");
+        assert_eq!(broken(&text), [format!("{part} · {part}"), part]);
+    }
 
     #[test]
     fn figures_have_three_digits() {

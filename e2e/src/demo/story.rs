@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tonnage_cache::clock::{Clock, SystemClock};
 
 use super::report::{self, Load};
@@ -81,7 +82,7 @@ impl Stage {
     }
 
     /// Measures what the machine allows; returns the slower of network and disk.
-    pub(super) fn limits(&self) -> Result<f64, Error> {
+    pub(super) async fn limits(&self) -> Result<f64, Error> {
         let objects: Vec<(String, u64)> = self
             .tree
             .files()
@@ -94,8 +95,11 @@ impl Stage {
                 )
             })
             .collect();
-        let network = limits::network(self.server.address(), &objects)?;
-        let disk = limits::disk(&self.site.path("run"))?;
+        let address = self.server.address();
+        let dir = self.site.path("run");
+        // On threads of their own: the server needs all of the runtime's.
+        let network = spawn_blocking(move || limits::network(address, &objects)).await??;
+        let disk = spawn_blocking(move || limits::disk(&dir)).await??;
         let text = format!("network {} · disk {}", speed(network), speed(disk));
         self.screen.line("what this machine allows", &text)?;
         self.server.reset_wire();

@@ -11,6 +11,7 @@ use super::screen::{Screen, size, time};
 use crate::generate::Tree;
 use crate::oracle::{hash_file, list_files};
 use crate::s3::S3Server;
+use crate::scratch::Scratch;
 
 /// Pulls twice and compares every file.
 pub(super) async fn show(
@@ -19,7 +20,7 @@ pub(super) async fn show(
     binary: &Path,
     tree: &Tree,
 ) -> Result<(), Error> {
-    let dir = tempfile::Builder::new().prefix("tonnage-").tempdir()?;
+    let dir = Scratch::new()?;
     server.put_tree("models", "llama/", tree);
     let cache = dir.path().join("cache");
     let (view, took) = pull(binary, &server, &cache).await?;
@@ -57,7 +58,11 @@ pub(super) async fn show(
     let text = format!("{} files, {}: equal", digests.len(), size(tree.size()));
     screen.step("every file of the view", &text)?;
     server.shutdown().await;
-    dir.close()?;
+    let path = dir.path().to_owned();
+    drop(dir);
+    if path.exists() {
+        return Err(format!("{} is left", path.display()).into());
+    }
     screen.step("taken down", "no process, no file is left")?;
     Ok(())
 }
