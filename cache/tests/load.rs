@@ -370,3 +370,24 @@ async fn an_upload_of_the_same_bytes_is_not_fetched_again() {
     load(&cache, &reference(&source, "m")).await.unwrap();
     assert_eq!(source.served_total(), MODEL_BYTES + 1200);
 }
+
+#[tokio::test]
+async fn an_object_that_a_stage_has_looked_at_is_not_taken_away_to_make_room() {
+    use tonnage_cache::buffer::Buffer;
+    use tonnage_cache::store::Goal;
+    let root = tempfile::tempdir().unwrap();
+    let cache = open(root.path()).await;
+    let store = cache.store();
+    let digest = Digest::of(b"kept");
+    let mut buffer = Buffer::unpooled();
+    buffer.bytes_mut()[..4].copy_from_slice(b"kept");
+    store.put_small(buffer, 4, digest).await.unwrap();
+    store.sync_now().await;
+    let stage = store.leases().guard_stage();
+    assert!(store.object_stat(&digest).unwrap().is_some());
+    store.evict(Goal::ALL).await.unwrap();
+    assert!(store.object_stat(&digest).unwrap().is_some());
+    drop(stage);
+    store.evict(Goal::ALL).await.unwrap();
+    assert!(store.object_stat(&digest).unwrap().is_none());
+}
