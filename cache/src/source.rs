@@ -92,25 +92,30 @@ impl Listing {
             .fold(0, |sum, entry| sum.saturating_add(entry.size))
     }
 
-    /// The fingerprint that pins this listing: BLAKE3 over path, size and version of every entry, each field
-    /// preceded by its length.
+    /// The [`fingerprint`] of its entries.
     pub fn fingerprint(&self) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"tonnage revision 1\n");
-        for entry in &self.entries {
-            for field in [
-                entry.path.as_str(),
-                entry.version.etag.as_deref().unwrap_or_default(),
-                entry.version.version.as_deref().unwrap_or_default(),
-            ] {
-                hasher.update(&(field.len() as u64).to_le_bytes());
-                hasher.update(field.as_bytes());
-            }
-            hasher.update(&entry.size.to_le_bytes());
-            hasher.update(&entry.version.modified_pin().to_le_bytes());
-        }
-        Digest::from_bytes(*hasher.finalize().as_bytes())
+        fingerprint(&self.entries)
     }
+}
+
+/// The fingerprint that pins a listing: BLAKE3 over path, size and version of every entry, each field preceded by
+/// its length.
+pub fn fingerprint(entries: &[Entry]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"tonnage revision 1\n");
+    for entry in entries {
+        for field in [
+            entry.path.as_str(),
+            entry.version.etag.as_deref().unwrap_or_default(),
+            entry.version.version.as_deref().unwrap_or_default(),
+        ] {
+            hasher.update(&(field.len() as u64).to_le_bytes());
+            hasher.update(field.as_bytes());
+        }
+        hasher.update(&entry.size.to_le_bytes());
+        hasher.update(&entry.version.modified_pin().to_le_bytes());
+    }
+    Digest::from_bytes(*hasher.finalize().as_bytes())
 }
 
 /// Limits that hold while a source is listed and read, not after.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::{Error, Reference, Revision};
 use crate::clock::Clock;
 use crate::path::Escaped;
-use crate::source::{Limits, Listing};
+use crate::source::{Entry, Limits, fingerprint};
 
 type Key = (String, String);
-type Slot = Arc<tokio::sync::Mutex<Option<(Duration, Arc<Listing>)>>>;
+type Slot = Arc<tokio::sync::Mutex<Option<(Duration, Arc<Vec<Entry>>)>>>;
 
 /// Shared listings.
 #[derive(Debug)]
@@ -55,7 +55,11 @@ impl Revisions {
         self.lock().remove(&key(reference));
     }
 
-    async fn listing(&self, reference: &Reference, limits: &Limits) -> Result<Arc<Listing>, Error> {
+    async fn listing(
+        &self,
+        reference: &Reference,
+        limits: &Limits,
+    ) -> Result<Arc<Vec<Entry>>, Error> {
         let slot = {
             let now = self.clock.monotonic();
             let mut slots = self.lock();
@@ -76,7 +80,8 @@ impl Revisions {
         {
             return Ok(Arc::clone(listing));
         }
-        let listing = Arc::new(reference.source.list(&reference.path, limits).await?);
+        let listing = reference.source.list(&reference.path, limits).await?;
+        let listing = Arc::new(listing.entries);
         *entry = Some((now, Arc::clone(&listing)));
         Ok(listing)
     }
@@ -90,25 +95,24 @@ fn key(reference: &Reference) -> Key {
     (reference.source.uid().to_owned(), reference.path.clone())
 }
 
-fn filter(reference: &Reference, listing: &Listing) -> Result<Revision, Error> {
-    let entries: Vec<_> = listing
-        .entries
-        .iter()
-        .filter(|entry| reference.selection.matches(&entry.path))
-        .cloned()
-        .collect();
+/// The entries that the reference wants; the listing itself, not a copy, where it wants them all.
+fn filter(reference: &Reference, listing: &Arc<Vec<Entry>>) -> Result<Revision, Error> {
+    let entries = if reference.selection.is_all() {
+        Arc::clone(listing)
+    } else {
+        let wanted = |entry: &&Entry| reference.selection.matches(&entry.path);
+        Arc::new(listing.iter().filter(wanted).cloned().collect())
+    };
     if entries.is_empty() {
         return Err(Error::NothingSelected {
             path: Escaped(&reference.path).to_string(),
         });
     }
-    let filtered = Listing {
-        entries,
-        markers: 0,
-    };
     Ok(Revision {
-        fingerprint: filtered.fingerprint(),
-        total_bytes: filtered.total_bytes(),
-        entries: Arc::new(filtered.entries),
+        fingerprint: fingerprint(&entries),
+        total_bytes: entries
+            .iter()
+            .fold(0, |sum, entry| sum.saturating_add(entry.size)),
+        entries,
     })
 }
