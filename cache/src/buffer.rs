@@ -9,6 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+mod slab;
+
+use slab::Half;
+
 /// Alignment of a buffer's address, in bytes.
 pub const ALIGNMENT: usize = 4096;
 /// Capacity of a buffer: one part.
@@ -16,33 +20,30 @@ pub const CAPACITY: usize = 1 << 20;
 
 /// One aligned part of memory, given back to its pool when dropped.
 pub struct Buffer {
-    memory: Vec<u8>,
-    start: usize,
+    /// `None` only while it is being dropped.
+    memory: Option<Half>,
     pool: Option<(Arc<Shared>, OwnedSemaphorePermit)>,
 }
 
 impl Buffer {
     /// A buffer outside any pool, for tests and for single uses off the hot path.
     pub fn unpooled() -> Self {
-        let (memory, start) = allocate();
         Self {
-            memory,
-            start,
+            memory: Some(Half::pair().0),
             pool: None,
         }
     }
 
     /// The whole part; its content is whatever was last written.
     pub fn bytes(&self) -> &[u8] {
-        self.memory
-            .get(self.start..self.start.saturating_add(CAPACITY))
-            .unwrap_or_default()
+        self.memory.as_ref().map(Half::bytes).unwrap_or_default()
     }
 
     /// The whole part, to be written.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.memory
-            .get_mut(self.start..self.start.saturating_add(CAPACITY))
+            .as_mut()
+            .map(Half::bytes_mut)
             .unwrap_or_default()
     }
 }
@@ -56,29 +57,29 @@ impl fmt::Debug for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some((shared, permit)) = self.pool.take() {
-            shared.put(std::mem::take(&mut self.memory), self.start);
+            shared.lock().extend(self.memory.take());
             drop(permit);
         }
     }
 }
 
-fn allocate() -> (Vec<u8>, usize) {
-    let memory = vec![0u8; CAPACITY.saturating_add(ALIGNMENT)];
-    let start = memory.as_ptr().align_offset(ALIGNMENT);
-    (memory, start.min(ALIGNMENT))
-}
-
 struct Shared {
-    free: Mutex<Vec<(Vec<u8>, usize)>>,
+    free: Mutex<Vec<Half>>,
 }
 
 impl Shared {
-    fn put(&self, memory: Vec<u8>, start: usize) {
-        self.lock().push((memory, start));
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Half>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Vec<u8>, usize)>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A part that is free, or one of two new ones.
+    fn take(&self) -> Half {
+        let mut free = self.lock();
+        free.pop().unwrap_or_else(|| {
+            let (one, other) = Half::pair();
+            free.push(other);
+            one
+        })
     }
 }
 
@@ -129,11 +130,8 @@ impl Pool {
     }
 
     fn fill(&self, permit: OwnedSemaphorePermit) -> Buffer {
-        let reused = self.shared.lock().pop();
-        let (memory, start) = reused.unwrap_or_else(allocate);
         Buffer {
-            memory,
-            start,
+            memory: Some(self.shared.take()),
             pool: Some((Arc::clone(&self.shared), permit)),
         }
     }

@@ -5,9 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
 
 use crate::digest::Digest;
 use crate::error::Kind;
@@ -19,6 +17,7 @@ pub mod select;
 
 mod answer;
 mod azure;
+mod body;
 mod collect;
 mod connector;
 mod date;
@@ -29,6 +28,8 @@ mod outcome;
 mod place;
 mod remote;
 mod s3;
+
+pub use body::{Body, Read, frames, read, read_to_end};
 
 /// What identifies the bytes of an object at the source, beside its key and size.
 #[derive(
@@ -142,9 +143,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// A body on its way: frames in order, exactly the bytes asked for or an error.
-pub type Body = BoxStream<'static, Result<Bytes, Error>>;
 
 /// A place to read from, bound to its credentials. Implementations never retry: retries live in `fetch`.
 pub trait Source: fmt::Debug + Send + Sync {

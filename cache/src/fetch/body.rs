@@ -1,29 +1,29 @@
-//! Reads a response part by part: frames are copied straight into a buffer and hashed while hot.
+//! Reads a response part by part, straight into a buffer, and hashes it while it is hot.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
-
-use bytes::{Buf as _, Bytes};
-use futures::stream::StreamExt as _;
 
 use crate::clock::Clock;
 use crate::digest::PartHasher;
 use crate::path::Escaped;
 use crate::source::{self, Body};
 
-/// Most bytes between copying and hashing.
+/// Most bytes between receiving and hashing; what is hashed at once is a multiple of the smaller unit, so that the hash
+/// works on whole subtrees.
 const SLICE: usize = 256 << 10;
+const UNIT: usize = 64 << 10;
 
-/// A body with what is left of its last frame.
+/// A body that is being read.
 pub(super) struct Reader {
     body: Body,
-    frame: Bytes,
     key: String,
     stall_after: Duration,
     clock: Arc<dyn Clock>,
     /// Bytes received so far.
     pub(super) received: u64,
-    /// Time spent waiting for frames.
+    /// Time spent waiting for bytes and receiving them.
     pub(super) receiving: Duration,
     /// Time spent hashing.
     pub(super) hashing: Duration,
@@ -34,7 +34,6 @@ impl Reader {
     pub(super) fn new(body: Body, key: &str, stall_after: Duration, clock: Arc<dyn Clock>) -> Self {
         Self {
             body,
-            frame: Bytes::new(),
             key: Escaped(key).to_string(),
             stall_after,
             clock,
@@ -44,27 +43,36 @@ impl Reader {
         }
     }
 
-    /// Fills `part` completely and hashes it; `seen` is told of each frame's length.
+    /// Fills `part` completely and hashes it; `seen` is told of the bytes of each read.
     pub(super) async fn fill(
         &mut self,
         part: &mut [u8],
         hasher: &mut PartHasher,
         seen: &(dyn Fn(u64) + Sync),
     ) -> Result<(), source::Error> {
-        let mut filled = 0usize;
-        let mut done = 0usize;
+        let (mut filled, mut hashed) = (0usize, 0usize);
         while filled < part.len() {
-            if self.frame.is_empty() {
-                self.next_frame(seen).await?;
-            }
             let room = part.get_mut(filled..).unwrap_or_default();
-            let length = room.len().min(self.frame.len()).min(SLICE);
-            let (target, _) = room.split_at_mut(length);
-            self.frame.copy_to_slice(target);
-            filled = filled.saturating_add(length);
-            if filled.saturating_sub(done) >= SLICE || filled == part.len() {
-                self.hash(hasher, part.get(done..filled).unwrap_or_default());
-                done = filled;
+            let end = room.len().min(SLICE);
+            let read = self.read(room.get_mut(..end).unwrap_or_default()).await?;
+            if read == 0 {
+                return Err(source::Error::Unavailable {
+                    subject: self.key.clone(),
+                    what: "the answer ended early".to_owned(),
+                });
+            }
+            let bytes = u64::try_from(read).unwrap_or(u64::MAX);
+            self.received = self.received.saturating_add(bytes);
+            seen(bytes);
+            filled = filled.saturating_add(read);
+            let whole = if filled == part.len() {
+                filled
+            } else {
+                filled / UNIT * UNIT
+            };
+            if whole > hashed {
+                self.hash(hasher, part.get(hashed..whole).unwrap_or_default());
+                hashed = whole;
             }
         }
         Ok(())
@@ -72,64 +80,38 @@ impl Reader {
 
     /// Checks that nothing follows.
     pub(super) async fn finish(&mut self) -> Result<(), source::Error> {
-        while self.frame.is_empty() {
-            match self.poll_frame().await? {
-                None => return Ok(()),
-                Some(frame) => self.frame = frame,
-            }
+        match self.read(&mut [0u8; 1]).await? {
+            0 => Ok(()),
+            _ => Err(source::Error::Protocol {
+                key: self.key.clone(),
+                what: "more bytes than were asked for".to_owned(),
+            }),
         }
-        Err(source::Error::Protocol {
-            key: self.key.clone(),
-            what: "more bytes than were asked for".to_owned(),
-        })
     }
 
-    fn hash(&mut self, hasher: &mut PartHasher, mut bytes: &[u8]) {
+    fn hash(&mut self, hasher: &mut PartHasher, bytes: &[u8]) {
         let start = self.clock.monotonic();
-        while !bytes.is_empty() {
-            let (slice, rest) = bytes.split_at(bytes.len().min(SLICE));
-            hasher.update(slice);
-            bytes = rest;
-        }
+        hasher.update(bytes);
         self.hashing = self
             .hashing
             .saturating_add(self.clock.monotonic().saturating_sub(start));
     }
 
-    async fn next_frame(&mut self, seen: &(dyn Fn(u64) + Sync)) -> Result<(), source::Error> {
-        let Some(frame) = self.poll_frame().await? else {
-            return Err(source::Error::Unavailable {
-                subject: self.key.clone(),
-                what: "the answer ended early".to_owned(),
-            });
-        };
-        let length = u64::try_from(frame.len()).unwrap_or(u64::MAX);
-        self.received = self.received.saturating_add(length);
-        seen(length);
-        self.frame = frame;
-        Ok(())
-    }
-
-    fn stalled(&self) -> source::Error {
-        source::Error::Unavailable {
-            subject: self.key.clone(),
-            what: silence(self.stall_after),
-        }
-    }
-
-    async fn poll_frame(&mut self) -> Result<Option<Bytes>, source::Error> {
+    /// What has come, or waits for it; 0 is the end.
+    async fn read(&mut self, into: &mut [u8]) -> Result<usize, source::Error> {
         let start = self.clock.monotonic();
-        // A timer is only set up where the frame is not there yet.
-        let next = match futures::poll!(self.body.next()) {
-            std::task::Poll::Ready(next) => next,
-            std::task::Poll::Pending => tokio::time::timeout(self.stall_after, self.body.next())
+        let mut read = pin!(source::read(&mut self.body, into));
+        // A timer is only set up where nothing is there yet.
+        let read = match futures::poll!(read.as_mut()) {
+            Poll::Ready(read) => read,
+            Poll::Pending => tokio::time::timeout(self.stall_after, read)
                 .await
-                .unwrap_or_else(|_| Some(Err(self.stalled()))),
+                .unwrap_or_else(|_| Err(stalled(&self.key, self.stall_after))),
         };
         self.receiving = self
             .receiving
             .saturating_add(self.clock.monotonic().saturating_sub(start));
-        next.transpose()
+        read
     }
 }
 

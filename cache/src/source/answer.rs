@@ -6,13 +6,12 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use object_store::client::HttpRequest;
 
+use super::body::{Body, Read};
 use super::connector::{Reply, ReplyBody};
-use super::{Body, Entry, Error};
+use super::{Entry, Error};
 use crate::path::Escaped;
 
 /// Adds range and pin to a request: `If-Match` for a strong `ETag`, otherwise `If-Unmodified-Since`.
@@ -53,14 +52,11 @@ fn bare(etag: &str) -> &str {
 /// Checks the head and gives the body, which yields exactly `range`.
 pub(super) fn body(reply: Reply, entry: &Entry, range: &Range<u64>) -> Result<Body, Error> {
     check(reply.status, &reply.headers, entry, range)?;
-    Ok(Exact {
+    Ok(Box::pin(Exact {
         inner: reply.body,
         key: entry.key.clone(),
         remaining: range.end.saturating_sub(range.start),
-        failed: None,
-        is_done: false,
-    }
-    .boxed())
+    }))
 }
 
 /// Whether the head is that of exactly `range` of exactly the entry's version.
@@ -161,75 +157,41 @@ pub(super) fn parse_content_range(text: &str) -> Option<(Range<u64>, u64)> {
     Some((first.parse().ok()?..end, total.parse().ok()?))
 }
 
-/// Frames whose sum is exactly what was asked for.
+/// A body whose length is exactly what was asked for.
 struct Exact {
     inner: ReplyBody,
     key: String,
     remaining: u64,
-    /// Found while looking ahead, shown after the frame before it.
-    failed: Option<Error>,
-    is_done: bool,
 }
 
 impl Exact {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        let Some(frame) = std::task::ready!(self.inner.poll_next_unpin(cx)) else {
-            self.is_done = true;
-            return Poll::Ready((self.remaining > 0).then(|| {
-                Err(Error::Unavailable {
-                    subject: Escaped(&self.key).to_string(),
-                    what: format!("the body ended {} bytes early", self.remaining),
-                })
-            }));
-        };
-        let frame = frame?;
-        match self.remaining.checked_sub(frame.len() as u64) {
-            Some(left) => self.remaining = left,
-            None => {
-                return Poll::Ready(Some(Err(Error::Protocol {
+    fn count(&mut self, read: usize) -> Result<usize, Error> {
+        if read == 0 && self.remaining > 0 {
+            return Err(Error::Unavailable {
+                subject: Escaped(&self.key).to_string(),
+                what: format!("the body ended {} bytes early", self.remaining),
+            });
+        }
+        self.remaining =
+            self.remaining
+                .checked_sub(read as u64)
+                .ok_or_else(|| Error::Protocol {
                     key: Escaped(&self.key).to_string(),
                     what: "more bytes than asked for".to_owned(),
-                })));
-            }
-        }
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    /// After the last byte, looks for the end, so that the connection can be used again even if the reader
-    /// stops here.
-    fn look_ahead(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(next) = self.poll_frame(cx) {
-            match next {
-                Some(Ok(empty)) if empty.is_empty() => {}
-                Some(Ok(_)) | None => return,
-                Some(Err(error)) => {
-                    self.failed = Some(error);
-                    return;
-                }
-            }
-        }
+                })?;
+        Ok(read)
     }
 }
 
-impl Stream for Exact {
-    type Item = Result<Bytes, Error>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+impl Read for Exact {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<Result<usize, Error>> {
         let this = self.get_mut();
-        if let Some(error) = this.failed.take() {
-            this.is_done = true;
-            return Poll::Ready(Some(Err(error)));
-        }
-        if this.is_done {
-            return Poll::Ready(None);
-        }
-        let frame = std::task::ready!(this.poll_frame(cx));
-        match &frame {
-            Some(Ok(_)) if this.remaining == 0 => this.look_ahead(cx),
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => this.is_done = true,
-        }
-        Poll::Ready(frame)
+        let read = std::task::ready!(this.inner.poll_read(cx, into))?;
+        Poll::Ready(this.count(read))
     }
 }
 

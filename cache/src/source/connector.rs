@@ -6,13 +6,15 @@
 //! and the checked address is the connected one; no redirect is followed here; nothing that may have reached
 //! the server is sent twice; every wait for the server is bounded; a connection serves one response at a time
 //! and goes back to the pool only when its body has ended. A connection is driven by whoever reads its body,
-//! so frames cross no task and dropping a body closes its connection.
+//! so bytes cross no task and dropping a body closes its connection. The HTTP library reads heads; the bytes of a body of
+//! known length go from the socket straight into the reader's memory.
 //!
 //! It deliberately has no proxy support, no HTTP/2 (one TCP connection per stream is what scales here), no
 //! compression and no cookies.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -20,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody};
 use tokio::sync::OnceCell;
@@ -38,15 +39,17 @@ mod failure;
 mod link;
 mod pool;
 mod tls;
+mod wire;
 
 pub(super) use body::ReplyBody;
 use link::{Link, Sent};
 use pool::Pool;
+use wire::Wire;
 
-/// Bytes that one read may bring; also the most that a response's head may have on the wire.
-const READ_BUFFER: usize = 256 << 10;
-/// Most bytes of a response's header fields.
+/// Most bytes of a response's head, and what is read at once until it is complete.
 const HEAD_MAX: usize = 64 << 10;
+/// Bytes that one read of a listing or an error may bring.
+const CHUNK: usize = 16 << 10;
 /// Most bytes that are read and dropped to keep a connection.
 const DRAIN_MAX: usize = 64 << 10;
 /// Longest wait for a TCP connection and for TLS, unless set otherwise.
@@ -136,34 +139,37 @@ impl Transport {
     pub(super) async fn send(&self, request: HttpRequest) -> Result<Reply, Error> {
         let target = Target::of(request.uri())?;
         let mut request = origin_form(request, &target)?;
+        let method = request.method().clone();
         let wait = self.0.read_timeout;
         loop {
             let idle = self.0.pool.take(&target).await;
             let reused = idle.is_some();
-            let mut link = match idle {
-                Some(link) => link,
+            let wire = match idle {
+                Some(wire) => wire,
                 None => self.0.dial(&target).await?,
             };
+            let mut link = Link::open(wire, &target).await?;
             let sent = timeout(wait, link.send(request))
                 .await
                 .map_err(|_| failure::silent(&target, wait))?;
             match sent {
                 Sent::Answered(response) => {
                     let (parts, incoming) = response.into_parts();
-                    let head: usize = (parts.headers.iter())
+                    let bytes: usize = (parts.headers.iter())
                         .map(|(name, value)| name.as_str().len() + value.len() + 4)
                         .sum();
-                    if head > HEAD_MAX {
+                    if bytes > HEAD_MAX {
                         return Err(Error::Protocol {
                             key: target.to_string(),
-                            what: format!("header fields of {head} bytes"),
+                            what: format!("header fields of {bytes} bytes"),
                         });
                     }
                     let pool = Arc::clone(&self.0.pool);
+                    let body = ReplyBody::new((&method, &parts), incoming, link, (pool, wait));
                     return Ok(Reply {
                         status: parts.status,
                         headers: parts.headers,
-                        body: ReplyBody::new(incoming, link, pool, wait),
+                        body,
                     });
                 }
                 // An idle connection that died before the request was written: nothing has been sent.
@@ -181,10 +187,10 @@ impl Transport {
 }
 
 impl Inner {
-    async fn dial(&self, target: &Target) -> Result<Link, Error> {
+    async fn dial(&self, target: &Target) -> Result<Wire, Error> {
         let stream = link::connect(self, target).await?;
         if !target.tls {
-            return link::handshake(stream, target, READ_BUFFER).await;
+            return Ok(Box::new(stream));
         }
         let connector = self
             .tls
@@ -196,7 +202,7 @@ impl Inner {
         )
         .await
         .map_err(|_| failure::unavailable(target, "the TLS handshake timed out"))??;
-        link::handshake(stream, target, READ_BUFFER).await
+        Ok(Box::new(stream))
     }
 }
 
@@ -204,17 +210,20 @@ impl Reply {
     /// Reads the whole body, which must not be longer than `limit`.
     pub(super) async fn collect(mut self, limit: usize) -> Result<Bytes, Error> {
         let mut all = Vec::new();
-        while let Some(frame) = self.body.next().await {
-            let frame = frame?;
-            if all.len() + frame.len() > limit {
+        let mut chunk = vec![0u8; CHUNK];
+        loop {
+            let read = poll_fn(|cx| self.body.poll_read(cx, &mut chunk)).await?;
+            if read == 0 {
+                return Ok(all.into());
+            }
+            if all.len() + read > limit {
                 return Err(Error::Protocol {
                     key: self.body.host(),
                     what: format!("an answer longer than {limit} bytes"),
                 });
             }
-            all.extend_from_slice(&frame);
+            all.extend_from_slice(chunk.get(..read).unwrap_or_default());
         }
-        Ok(all.into())
     }
 
     /// Reads a short body to its end, so that the connection can be used again.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::{StreamExt, stream};
+use futures::stream;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::collect::{Collector, Item};
@@ -288,7 +288,7 @@ impl Source for Local {
             })
             .await?;
             let frames = stream::try_unfold(reading, |reading| blocking(move || reading.step()));
-            Ok(frames.boxed())
+            Ok(super::frames(frames))
         })
     }
 }

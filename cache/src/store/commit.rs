@@ -18,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Shared;
 use super::damage::Cause;
 use super::error::{Error, error_at};
+use super::layout::ensure_directory;
 use super::partial::{Body, Committed};
 use super::verify::hash_file;
 use crate::digest::{Digest, PartHash};
@@ -180,9 +181,31 @@ impl Shared {
         Ok(named)
     }
 
-    /// Renames unless the new name is taken; false if it is.
+    /// Renames unless the new name is taken; false if it is. Makes the directory of the new name if it is the first there.
     pub(super) fn rename_noreplace(&self, from: &Path, to: &Path) -> io::Result<bool> {
-        let renamed = if self.probe.noreplace {
+        match self.in_fan(to, || self.try_rename_noreplace(from, to)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a name below `objects/` or `parts/`: if that fails because its directory is missing, makes the directory and
+    /// tries again.
+    pub(super) fn in_fan(&self, to: &Path, rename: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        match rename() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        if let Some(directory) = to.parent() {
+            ensure_directory(&*self.disk, directory).map_err(|error| error.source)?;
+            self.mark_dirty(directory.parent());
+        }
+        rename()
+    }
+
+    fn try_rename_noreplace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.probe.noreplace {
             self.disk.rename_noreplace(from, to)
         } else {
             // The store has one owner, and this lock makes its threads take turns.
@@ -191,11 +214,6 @@ impl Shared {
                 Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
                 None => self.disk.rename(from, to),
             }
-        };
-        match renamed {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
         }
     }
 

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::flusher::Flusher;
 use super::fresh::QUEUE;
 use super::history::History;
-use super::layout::{Layout, ensure_fan};
+use super::layout::{Layout, ensure_directory};
 use super::lease::Leases;
 use super::lock::Lock;
 use super::meta::{Home, Meta};
@@ -126,7 +126,7 @@ fn take_over(disk: &dyn Disk, layout: &Layout, old: &Meta, home: Home) -> Result
     if find(disk, &unverified).at("read", &unverified)?.is_none() {
         disk.rename(&objects, &unverified)
             .at("rename to", &unverified)?;
-        ensure_fan(disk, &objects)?;
+        ensure_directory(disk, &objects)?;
     }
     for name in ["records", "views", "fresh", "partial", "quarantine"] {
         clear(disk, &layout.top(name))?;

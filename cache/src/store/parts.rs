@@ -52,8 +52,10 @@ impl Shared {
         };
         let path = self.layout.parts(digest);
         let fresh = self.temporary();
-        let kept = write_file(&*self.disk, &fresh, &bytes)
-            .and_then(|_| Ok(self.disk.rename(&fresh, &path).at("rename to", &path)?));
+        let kept = write_file(&*self.disk, &fresh, &bytes).and_then(|_| {
+            let named = self.in_fan(&path, || self.disk.rename(&fresh, &path));
+            Ok(named.at("rename to", &path)?)
+        });
         if let Err(error) = kept {
             tracing::warn!(digest = %digest, error = %crate::error::chain(&error), "no part table was kept");
             self.remove_quietly(&fresh);

@@ -110,9 +110,8 @@ impl Shared {
             return Ok(here.then_some(only).into_iter().collect());
         }
         let directory: PathBuf = self.layout.top("objects").join(format!("{fan:02x}"));
-        let names = self.disk.list(&directory).at("list", &directory)?;
-        let mut digests: Vec<Digest> = names
-            .into_iter()
+        let names = absent_is_none(self.disk.list(&directory)).at("list", &directory)?;
+        let mut digests: Vec<Digest> = (names.unwrap_or_default().into_iter())
             .filter_map(|name| name.name.to_str()?.parse().ok())
             .collect();
         digests.sort();

@@ -11,11 +11,10 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tonnage_cache::path::RelPath;
-use tonnage_cache::source::{Body, Entry, Error, Limits, Listing, Source, Version};
+use tonnage_cache::source::{self, Body, Entry, Error, Limits, Listing, Source, Version};
 
 #[derive(Debug)]
 pub(crate) struct MemorySource {
@@ -165,7 +164,7 @@ impl Source for MemorySource {
                 .chunks(100_000)
                 .map(|frame| Ok(Bytes::copy_from_slice(frame)))
                 .collect();
-            Ok(futures::stream::iter(frames).boxed())
+            Ok(source::frames(futures::stream::iter(frames)))
         })
     }
 }

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use hyper::body::Bytes;
 use tokio::sync::watch;
 use tonnage_cache::path::RelPath;
-use tonnage_cache::source::{Body, Entry, Error, Limits, Listing, Source, Version};
+use tonnage_cache::source::{self, Body, Entry, Error, Limits, Listing, Source, Version};
 
 /// Largest piece of a body.
 const FRAME: usize = 64 << 10;
@@ -185,7 +185,7 @@ impl Source for HeldSource {
                     }
                 },
             );
-            Ok(body.boxed())
+            Ok(source::frames(body))
         })
     }
 }

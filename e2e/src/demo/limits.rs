@@ -48,10 +48,11 @@ fn discard(address: SocketAddr, chunks: &[(&str, u64, u64)], next: &AtomicU64) -
         let Some((path, first, last)) = chunks.get(index) else {
             return Ok(received);
         };
-        write!(
-            stream,
+        // One write: pieces would wait for each other's acknowledgements.
+        let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nRange: bytes={first}-{last}\r\n\r\n"
-        )?;
+        );
+        stream.write_all(request.as_bytes())?;
         received = received.saturating_add(one_body(&mut stream, &mut buffer, last - first + 1)?);
     }
 }

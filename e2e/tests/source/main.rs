@@ -12,11 +12,10 @@ mod tls;
 
 use std::sync::Arc;
 
-use futures::StreamExt;
 use tonnage_cache::gate::OpenGate;
 use tonnage_cache::source::config::{Auth, SourceConfig, build};
 use tonnage_cache::source::credentials::Keys;
-use tonnage_cache::source::{Entry, Error, Limits, Source};
+use tonnage_cache::source::{Entry, Error, Limits, Source, read_to_end};
 use tonnage_e2e::s3::S3Server;
 
 const BUCKET: &str = "models";
@@ -56,12 +55,7 @@ async fn read(
     entry: &Entry,
     range: std::ops::Range<u64>,
 ) -> Result<Vec<u8>, Error> {
-    let mut body = source.open(entry, range).await?;
-    let mut all = Vec::new();
-    while let Some(frame) = body.next().await {
-        all.extend_from_slice(&frame?);
-    }
-    Ok(all)
+    read_to_end(source.open(entry, range).await?).await
 }
 
 async fn holding_the_tree(builder: tonnage_e2e::s3::Builder) -> S3Server {

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::digest::Digest;
 use crate::path::RelPath;
-use crate::source::{Body, Entry, Error, Limits, Listing, Source, Version};
+use crate::source::{self, Body, Entry, Error, Limits, Listing, Source, Version};
 
 /// What goes wrong with one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,18 +238,18 @@ impl FakeSource {
             sent.fetch_add(length as u64, Ordering::SeqCst);
         });
         if stalls {
-            return Ok(body.chain(stream::pending()).boxed());
+            return Ok(source::frames(body.chain(stream::pending())));
         }
         if fault == Some(Fault::Turn) {
             let turns = Arc::clone(&self.turns);
             let wait = stream::once(async move { turns.acquire_owned().await.unwrap().forget() });
-            return Ok(wait
-                .map(|()| None)
-                .chain(body.map(Some))
-                .filter_map(std::future::ready)
-                .boxed());
+            return Ok(source::frames(
+                wait.map(|()| None)
+                    .chain(body.map(Some))
+                    .filter_map(std::future::ready),
+            ));
         }
-        Ok(body.boxed())
+        Ok(source::frames(body))
     }
 }
 

@@ -19,6 +19,10 @@ pub(super) fn silent(target: &Target, wait: Duration) -> Error {
     unavailable(target, &format!("the server was silent for {wait:?}"))
 }
 
+pub(super) fn ended_early(target: &Target) -> Error {
+    unavailable(target, "the connection ended too early")
+}
+
 const SENTENCES: [(io::ErrorKind, &str); 8] = [
     (io::ErrorKind::ConnectionRefused, "connection refused"),
     (io::ErrorKind::ConnectionReset, "the connection was cut"),
@@ -48,6 +52,12 @@ pub(super) fn of_io(target: &Target, error: &io::Error) -> Error {
 }
 
 pub(super) fn of_hyper(target: &Target, error: &hyper::Error) -> Error {
+    if error.is_parse_too_large() {
+        return Error::Protocol {
+            key: target.to_string(),
+            what: format!("header fields of more than {} bytes", super::HEAD_MAX),
+        };
+    }
     if error.is_parse() {
         return Error::Protocol {
             key: target.to_string(),
@@ -56,7 +66,7 @@ pub(super) fn of_hyper(target: &Target, error: &hyper::Error) -> Error {
     }
     match find::<io::Error>(error) {
         Some(io) => of_io(target, io),
-        None => unavailable(target, "the connection ended too early"),
+        None => ended_early(target),
     }
 }
 

@@ -1,34 +1,37 @@
 //! One connection: name resolution, the checks before connect, and the HTTP/1.1 state machine, driven by
-//! whoever holds the [`Link`]. It sends one request at a time and never twice.
+//! whoever holds the [`Link`]. It lives for one exchange and sends one request, never twice; the stream under it is
+//! taken out again for the body and for the next exchange.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::Response;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use object_store::client::{HttpRequest, HttpRequestBody};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Inner, Target, failure};
+use super::wire::Wire;
+use super::{HEAD_MAX, Inner, Target, failure};
 use crate::gate::{Connection, address};
 use crate::source::Error;
 
 /// Most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// A connection and the requests' way into it.
+/// A connection with one request on it, and the way to send it.
 pub(super) struct Link {
     pub(super) target: Target,
     sender: SendRequest<HttpRequestBody>,
     /// `None` once the connection has ended.
-    driver: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
+    connection: Option<Http>,
 }
+
+type Http = http1::Connection<TokioIo<Wire>, HttpRequestBody>;
 
 /// What became of a request.
 pub(super) enum Sent {
@@ -41,15 +44,29 @@ pub(super) enum Sent {
 }
 
 impl Link {
+    /// Speaks HTTP/1.1 on a stream.
+    pub(super) async fn open(wire: Wire, target: &Target) -> Result<Self, Error> {
+        let (sender, connection) = http1::Builder::new()
+            .read_buf_exact_size(Some(HEAD_MAX))
+            .handshake(TokioIo::new(wire))
+            .await
+            .map_err(|error| failure::of_hyper(target, &error))?;
+        Ok(Self {
+            target: target.clone(),
+            sender,
+            connection: Some(connection),
+        })
+    }
+
     /// Sends a request and waits for the head of its response.
     pub(super) async fn send(&mut self, request: HttpRequest) -> Sent {
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
+        let connection = &mut self.connection;
         let answer = poll_fn(|cx| {
             if let Poll::Ready(answer) = response.as_mut().poll(cx) {
                 return Poll::Ready(answer);
             }
-            drive(driver, cx);
+            drive(connection, cx);
             response.as_mut().poll(cx)
         })
         .await;
@@ -64,44 +81,22 @@ impl Link {
 
     /// Lets the connection read and write; its end shows in the response or body.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        drive(&mut self.driver, cx);
+        drive(&mut self.connection, cx);
     }
 
-    /// Whether an idle connection can take a request: notices that the server has closed it.
-    pub(super) async fn is_usable(&mut self) -> bool {
-        poll_fn(|cx| {
-            self.drive(cx);
-            Poll::Ready(self.driver.is_some() && self.sender.is_ready())
-        })
-        .await
+    /// The stream under the connection, and what was read from it and not looked at; nothing if it has ended.
+    pub(super) fn into_wire(self) -> Option<(Wire, Bytes)> {
+        let parts = self.connection?.into_parts();
+        Some((parts.io.into_inner(), parts.read_buf))
     }
 }
 
-type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
-
-fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
-    if let Some(running) = driver
-        && running.as_mut().poll(cx).is_ready()
+fn drive(connection: &mut Option<Http>, cx: &mut Context<'_>) {
+    if let Some(running) = connection
+        && running.poll_without_shutdown(cx).is_ready()
     {
-        *driver = None;
+        *connection = None;
     }
-}
-
-/// Starts HTTP/1.1 on a stream.
-pub(super) async fn handshake<S>(stream: S, target: &Target, buffer: usize) -> Result<Link, Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .read_buf_exact_size(Some(buffer))
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| failure::of_hyper(target, &error))?;
-    Ok(Link {
-        target: target.clone(),
-        sender,
-        driver: Some(Box::pin(connection)),
-    })
 }
 
 /// Resolves the target's host and connects to the first of its addresses that is allowed and answers.
