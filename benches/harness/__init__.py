@@ -1,0 +1,1 @@
+"""The suites, what they measure with, and what they print. `../run` starts it."""
