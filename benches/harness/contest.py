@@ -71,7 +71,7 @@ def prepare(job: Job, lane: str, server: Server) -> None:
     machine.sync(job.target)
     machine.warm(source_of(job))
     if lane == "hot":
-        machine.heat(job.size * 3 // 2 + machine.GIB)
+        machine.heat(job.size * 3 // 2 + machine.GIB // 2)
     elif lane == "idle":
         machine.idle(IDLE_SECONDS)
 

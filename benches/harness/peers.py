@@ -105,6 +105,7 @@ def _aria2(job: Job) -> list:
 
 OURS = Peer("tonnage", _tonnage(), verifies=True)
 OURS_DIRECT = Peer("tonnage direct", _tonnage("--page-cache", "direct"), verifies=True)
+OURS_CAPPED = Peer("tonnage capped", _tonnage("--page-cache", "direct", "--write-rate", "300MB"), verifies=True)
 OURS_WARM = Peer("tonnage warm", _tonnage("--page-cache", "warm"), verifies=True)
 
 RCLONE = Peer("rclone", _rclone())

@@ -102,9 +102,9 @@ class Bench:
         return Server(self.data, *options, ca=self.root / "ca.pem" if tls else None)
 
     def one(self) -> str:
-        """The bucket with one large safetensors file: 4 GiB, or 1 GiB in a quick run."""
-        size = machine.GIB * (1 if self.quick else 4)
-        bucket = f"one-{size // machine.GIB}g"
+        """The bucket with one large safetensors file: 4 GiB, or 512 MiB in a quick run."""
+        size = machine.GIB // 2 if self.quick else 4 * machine.GIB
+        bucket = "one-512m" if self.quick else "one-4g"
         (self.data / bucket).mkdir(parents=True, exist_ok=True)
         data.safetensors(self.data / bucket / "model.safetensors", size, seed=1)
         return bucket

@@ -33,6 +33,7 @@ mod grant;
 mod hedge;
 mod job;
 mod lane;
+mod pace;
 mod page_cache;
 mod plan;
 mod retry;
@@ -45,6 +46,7 @@ pub use settings::{BUFFERS_MAX, BUFFERS_START, RUN_PARTS_MAX, Settings, buffers_
 
 use context::Context;
 use job::{Driver, Setup};
+use pace::Pace;
 use slots::{Party, Slots};
 
 /// What to bring into the store.
@@ -164,6 +166,7 @@ pub struct Fetcher {
     clock: Arc<dyn Clock>,
     settings: Settings,
     slots: Slots,
+    pace: Option<Arc<Pace>>,
     jobs: AtomicU64,
     running: AtomicUsize,
 }
@@ -189,6 +192,7 @@ impl Fetcher {
         let large = connections_of(pool.limit()).min(settings.connections_max);
         Arc::new(Self {
             slots: Slots::new(large, settings.connections_max),
+            pace: settings.write_rate.map(|rate| Arc::new(Pace::new(rate))),
             store,
             gate,
             pool,
@@ -214,6 +218,7 @@ impl Fetcher {
             pool: self.pool.clone(),
             clock: Arc::clone(&self.clock),
             settings: self.settings.clone(),
+            pace: self.pace.clone(),
             source: job.source,
             payer: job.payer,
             entries: job.entries,

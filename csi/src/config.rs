@@ -40,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) cache_size: Option<ByteSize>,
     /// Bytes of the file system that are left to others.
     pub(crate) cache_floor: Option<ByteSize>,
+    /// Most bytes written to the cache per second.
+    pub(crate) write_rate: Option<ByteSize>,
     /// Read-only directories with content to start from.
     pub(crate) seeds: Vec<PathBuf>,
     /// Places to read from.

@@ -18,12 +18,11 @@ from ..suite import Bench, Result, Row, at_most
 NAME = "neighbour"
 SCRIPT = Path(__file__).parents[1] / "clients" / "neighbours.py"
 FILES = 8
-CONTENDERS = [peers.OURS, peers.OURS_DIRECT, peers.RCLONE_TUNED, peers.S5CMD_TUNED]
+CONTENDERS = [peers.OURS_CAPPED, peers.OURS_DIRECT, peers.RCLONE_TUNED, peers.S5CMD_TUNED]
 
 
 def run(bench: Bench) -> Result:
     result = Result(NAME, __doc__.splitlines()[0])
-    result.notes.append("tonnage has no cap on its write rate, so the target's `with the cap on` is measured without one")
     bucket = bench.one()
     seconds = 3 if bench.quick else 15
     place = bench.root / "neighbours"
@@ -47,7 +46,7 @@ def run(bench: Bench) -> Result:
         if found:
             result.rows.append(Row(name, "neighbours", {figure: [it[figure] for it in found] for figure in found[0]}))
             bench.say(f"  {name:<22} " + ", ".join(f"{figure} {result.rows[-1].median(figure):.2f}" for figure in found[0]))
-    quiet, ours = result.row("quiet", "neighbours"), result.row("tonnage", "neighbours")
+    quiet, ours = result.row("quiet", "neighbours"), result.row(peers.OURS_CAPPED.name, "neighbours")
     for figure in ("read p99 ms", "fsync p99 ms"):
         ratio = ours.median(figure) / quiet.median(figure)
         result.verdicts.append(at_most(f"{figure[:-3]}, staging ÷ quiet", ratio, 1.5, of=[ours, quiet], figure=figure))

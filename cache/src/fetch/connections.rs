@@ -1,7 +1,8 @@
 //! How many connections pay: a pure controller, asked once per interval.
 //!
-//! It starts with a few and adds half as many again while throughput rises by more than a tenth; what did not
-//! pay is taken back, and tried again after a while, since networks change. Throttling halves the number
+//! It starts with a few and doubles them in every interval while throughput rises by more than a tenth, so that a distant
+//! store with a limit per connection is used to the full within a second; later it adds half as many again and lets each
+//! change settle. What did not pay is taken back, and tried again after a while, since networks change. Throttling halves the number
 //! (multiplicative decrease); then one is added per calm interval up to where throttling began (additive
 //! increase). Never below one.
 
@@ -10,6 +11,8 @@ const HOLD: u32 = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Doubling from the start on.
+    Starting,
     /// The last change is not yet fully felt.
     Settling,
     /// Throughput of the new level is compared.
@@ -40,7 +43,7 @@ impl Controller {
             target,
             before: target,
             max,
-            phase: Phase::Settling,
+            phase: Phase::Starting,
             best: 0,
             throttled: false,
         }
@@ -61,7 +64,7 @@ impl Controller {
         if std::mem::take(&mut self.throttled) {
             let ceiling = match self.phase {
                 Phase::Recovering(ceiling) => ceiling,
-                Phase::Settling | Phase::Climbing | Phase::Holding(_) => {
+                Phase::Starting | Phase::Settling | Phase::Climbing | Phase::Holding(_) => {
                     self.target.saturating_sub(1)
                 }
             };
@@ -74,12 +77,20 @@ impl Controller {
             return;
         }
         match self.phase {
+            Phase::Starting if pays(self.best, received) => {
+                self.best = received;
+                self.before = self.target;
+                self.set(self.target.saturating_mul(2));
+                if self.target == self.before {
+                    self.phase = Phase::Holding(0);
+                }
+            }
             Phase::Settling => self.phase = Phase::Climbing,
             Phase::Climbing if pays(self.best, received) => {
                 self.best = received;
                 self.climb();
             }
-            Phase::Climbing => {
+            Phase::Starting | Phase::Climbing => {
                 self.set(self.before);
                 self.phase = Phase::Holding(0);
             }
@@ -138,8 +149,16 @@ mod tests {
     fn connections_are_added_while_they_pay() {
         let mut controller = Controller::new(8, 256);
         let levels = settle(&mut controller, 40, |n| (n as u64).min(27) * 1000);
-        assert_eq!(levels.iter().max(), Some(&40));
-        assert_eq!(levels[9..29], [27; 20]);
+        // Doubled to where the last doubling brought nothing, and back by one step.
+        assert_eq!(levels[..4], [16, 32, 64, 32]);
+        assert_eq!(levels[4..24], [32; 20]);
+        // Later tries are smaller, and are taken back as well.
+        assert_eq!(
+            levels[24..],
+            [
+                48, 48, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32
+            ]
+        );
     }
 
     #[test]

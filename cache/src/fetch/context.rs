@@ -16,6 +16,7 @@ use crate::report::{Phase, Progress};
 use crate::source::{Entry, Source};
 use crate::store::{self, PartialKey, Store};
 
+use super::pace::Pace;
 use super::settings::Settings;
 
 /// The parts of the machine, the job, and live counters.
@@ -26,6 +27,7 @@ pub(super) struct Context {
     pub(super) pool: Pool,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,
+    pub(super) pace: Option<Arc<Pace>>,
     pub(super) source: Arc<dyn Source>,
     pub(super) payer: String,
     pub(super) entries: Vec<Entry>,
@@ -65,6 +67,13 @@ impl Context {
     pub(super) fn note(&self, entry: &Entry, digest: Digest) -> Result<(), store::Error> {
         self.store
             .note_object(self.source.uid(), &self.key(entry), digest, entry.size)
+    }
+
+    /// Waits until the write-rate cap, if there is one, lets `bytes` be written.
+    pub(super) async fn turn(&self, bytes: usize) {
+        if let Some(pace) = &self.pace {
+            pace.turn(u64::try_from(bytes).unwrap_or(u64::MAX)).await;
+        }
     }
 
     /// Counts bytes of content as they arrive.

@@ -98,9 +98,10 @@ pub(super) fn choose(asked: PageCache, bytes: u64, memory: Memory) -> Choice {
 /// Parts that are timed before memory is judged.
 const WINDOW: usize = 32;
 /// Slowest lower quartile of writes of one part (1 MiB) to memory that counts as quick, waits for a thread
-/// included. Hot memory takes about one millisecond on busy cores; eight threads that fault pages in from the
-/// host, ten and more.
-const QUICK: Duration = Duration::from_millis(4);
+/// included. Hot memory takes one to four milliseconds on busy cores; eight threads that fault pages in from the
+/// host, fifteen and more. In doubt memory is quick: a consumer that finds the disk waits twice as long as one that finds
+/// memory, while slow memory costs a consumer the same either way (`docs/performance.md`).
+const QUICK: Duration = Duration::from_millis(8);
 
 /// Judges memory by the time that parts took to write, window by window.
 #[derive(Debug, Default)]

@@ -339,6 +339,7 @@ async fn write_part(context: Arc<Context>, partial: Arc<Partial>, received: Rece
         length,
         hash,
     } = received;
+    context.turn(length).await;
     let start = context.clock.monotonic();
     let result = partial.write(part, buffer, length, hash).await;
     let length = u64::try_from(length).unwrap_or(u64::MAX);
@@ -357,6 +358,7 @@ async fn write_small(context: Arc<Context>, index: usize, received: Received) ->
         hash,
         ..
     } = received;
+    context.turn(length).await;
     let start = context.clock.monotonic();
     let result = put_small(&context, index, (buffer, length, hash)).await;
     let length = u64::try_from(length).unwrap_or(u64::MAX);

@@ -37,6 +37,9 @@ pub struct Settings {
     pub stall_after: Duration,
     /// Extra bytes that hedged requests may cost, in thousandths of a job's bytes; default 20, 0 is off.
     pub hedge_permille: u64,
+    /// Most bytes of content written per second by all jobs together, so that others keep their share of the disk;
+    /// default none.
+    pub write_rate: Option<u64>,
     /// No request is hedged before this age; default 1 s.
     pub hedge_after: Duration,
 }
@@ -55,6 +58,7 @@ impl Default for Settings {
             attempts_max: 100,
             stall_after: Duration::from_mins(1),
             hedge_permille: 20,
+            write_rate: None,
             hedge_after: Duration::from_secs(1),
         }
     }

@@ -44,6 +44,14 @@ pub(crate) struct Place {
         help_heading = "Cache"
     )]
     pub(crate) cache_floor: Option<ByteSize>,
+    /// Most bytes written to the cache per second, so that others keep their share of the disk [default: no limit]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "TONNAGE_WRITE_RATE",
+        help_heading = "Cache"
+    )]
+    pub(crate) write_rate: Option<ByteSize>,
     /// Read-only directory with content to start from: a bundle or another cache; repeatable
     #[arg(
         long = "seed",
@@ -113,6 +121,7 @@ impl Place {
             root,
             cache_size,
             cache_floor,
+            write_rate,
             seeds,
         } = self;
         let mut settings = CacheConfig::new(root.directory(config)?);
@@ -121,6 +130,9 @@ impl Place {
         }
         if let Some(ByteSize(bytes)) = cache_floor.or(config.cache_floor) {
             settings.store.floor_bytes = bytes;
+        }
+        if let Some(ByteSize(rate)) = write_rate.or(config.write_rate) {
+            settings.fetch.write_rate = Some(rate);
         }
         settings.store.seeds = if seeds.is_empty() {
             config.seeds.clone()
@@ -175,6 +187,7 @@ mod tests {
         let config = Config {
             cache_dir: Some("/file".into()),
             cache_size: Some(ByteSize(1)),
+            write_rate: Some(ByteSize(7)),
             seeds: vec!["/seed".into()],
             ..Config::default()
         };
@@ -184,12 +197,14 @@ mod tests {
             },
             cache_size: None,
             cache_floor: Some(ByteSize(9)),
+            write_rate: None,
             seeds: Vec::new(),
         };
         let settings = place.cache(&config).unwrap();
         assert_eq!(settings.store.root, PathBuf::from("/flag"));
         assert_eq!(settings.store.max_bytes, Some(1));
         assert_eq!(settings.store.floor_bytes, 9);
+        assert_eq!(settings.fetch.write_rate, Some(7));
         assert_eq!(settings.store.seeds, [PathBuf::from("/seed")]);
     }
 }
