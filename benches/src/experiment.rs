@@ -17,6 +17,8 @@ use tonnage_cache::clock::{Clock as _, SystemClock};
 
 use crate::limits;
 
+mod uring;
+
 /// How content is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -24,6 +26,8 @@ pub enum Mode {
     Direct,
     /// `O_DIRECT`, and `POSIX_FADV_WILLNEED` on every range whose write has returned.
     DirectReadahead,
+    /// `O_DIRECT` by `io_uring` with registered buffers, one ring per connection.
+    Uring,
     /// Through the page cache, and `sync_file_range(SYNC_FILE_RANGE_WRITE)` at once.
     Buffered,
     /// Through the page cache with `RWF_DONTCACHE`: pages go when they are written back.
@@ -47,7 +51,9 @@ pub fn stage(
     let buffered = options.open(to)?;
     rustix::fs::fallocate(&buffered, FallocateFlags::empty(), 0, size)?;
     let file = match mode {
-        Mode::Direct | Mode::DirectReadahead => options.custom_flags(direct).open(to)?,
+        Mode::Direct | Mode::DirectReadahead | Mode::Uring => {
+            options.custom_flags(direct).open(to)?
+        }
         Mode::Buffered | Mode::Dontcache => buffered.try_clone()?,
     };
     // The second open has truncated the file again.
@@ -59,10 +65,14 @@ pub fn stage(
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let mut buffer = Buffer::unpooled();
+        let mut writer = match mode {
+            Mode::Uring => Some(uring::Writer::new(&file)?),
+            Mode::Direct | Mode::DirectReadahead | Mode::Buffered | Mode::Dontcache => None,
+        };
         loop {
             let first = next.fetch_add(RUN, Ordering::Relaxed);
             if first >= size {
-                return Ok(());
+                return writer.as_mut().map_or(Ok(()), uring::Writer::finish);
             }
             let last = (first + RUN).min(size) - 1;
             let request = format!(
@@ -74,9 +84,13 @@ pub fn stage(
             while offset <= last {
                 let length = (CAPACITY as u64).min(last + 1 - offset);
                 let part = usize::try_from(length).unwrap_or(CAPACITY);
-                stream.read_exact(buffer.bytes_mut().get_mut(..part).unwrap_or_default())?;
-                let bytes = buffer.bytes().get(..part).unwrap_or_default();
-                write(files, bytes, offset, mode)?;
+                if let Some(writer) = &mut writer {
+                    writer.part(&mut stream, part, offset)?;
+                } else {
+                    stream.read_exact(buffer.bytes_mut().get_mut(..part).unwrap_or_default())?;
+                    let bytes = buffer.bytes().get(..part).unwrap_or_default();
+                    write(files, bytes, offset, mode)?;
+                }
                 offset += length;
             }
         }
@@ -93,7 +107,9 @@ fn write(
     let flags = match mode {
         // Linux 6.14; rustix has no name for it yet.
         Mode::Dontcache => ReadWriteFlags::from_bits_retain(0x80),
-        Mode::Direct | Mode::DirectReadahead | Mode::Buffered => ReadWriteFlags::empty(),
+        Mode::Direct | Mode::DirectReadahead | Mode::Buffered | Mode::Uring => {
+            ReadWriteFlags::empty()
+        }
     };
     let mut done = 0;
     while let Some(left) = bytes.get(done..).filter(|left| !left.is_empty()) {
@@ -101,7 +117,7 @@ fn write(
         done += rustix::io::pwritev2(file, &[IoSlice::new(left)], at, flags)?;
     }
     match mode {
-        Mode::Direct | Mode::Dontcache => Ok(()),
+        Mode::Direct | Mode::Uring | Mode::Dontcache => Ok(()),
         Mode::DirectReadahead => {
             let length = std::num::NonZeroU64::new(bytes.len() as u64);
             Ok(rustix::fs::fadvise(

@@ -1,6 +1,6 @@
 """Which way of writing makes a consumer's wait shortest, on this machine's memory and disk?
 
-A stager that only receives and writes (no hash) in four ways, then a consumer that adds up every byte, mapped or copied. The
+A stager that only receives and writes (no hash) in five ways, then a consumer that adds up every byte, mapped or copied. The
 policy `auto` of the page cache follows from this table; `docs/performance.md` keeps one.
 """
 
@@ -12,7 +12,7 @@ from ..data import MIB
 from ..suite import Bench, Result, Row
 
 NAME = "page-cache"
-MODES = ["direct", "direct-readahead", "buffered", "dontcache"]
+MODES = ["direct", "uring", "direct-readahead", "buffered", "dontcache"]
 READERS = ["mmap", "copy"]
 
 

@@ -97,16 +97,16 @@ fn object(shared: &Shared, request: &Request, is_head: bool) -> io::Result<Answe
         return Ok(failure(503, "Slow Down", "SlowDown", is_head));
     }
     let length = range.end() - range.start() + 1;
-    let mut head = if request.range.is_some() {
+    let status = if request.range.is_some() {
         let (first, last) = (range.start(), range.end());
-        format!("HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {first}-{last}/{size}\r\n")
+        format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{size}")
     } else {
-        "HTTP/1.1 200 OK\r\n".to_owned()
+        "200 OK".to_owned()
     };
-    head.push_str(&format!(
-        "Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n{}",
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\nContent-Length: {length}\r\n{}",
         fields(&tag)
-    ));
+    );
     let body = if is_head {
         Body::Text(String::new())
     } else {

@@ -50,7 +50,7 @@ impl Reader {
         hasher: &mut PartHasher,
         seen: &(dyn Fn(u64) + Sync),
     ) -> Result<(), source::Error> {
-        let (mut filled, mut hashed) = (0usize, 0usize);
+        let (mut filled, mut done) = (0usize, 0usize);
         while filled < part.len() {
             let room = part.get_mut(filled..).unwrap_or_default();
             let end = room.len().min(SLICE);
@@ -70,9 +70,9 @@ impl Reader {
             } else {
                 filled / UNIT * UNIT
             };
-            if whole > hashed {
-                self.hash(hasher, part.get(hashed..whole).unwrap_or_default());
-                hashed = whole;
+            if whole > done {
+                self.hash(hasher, part.get(done..whole).unwrap_or_default());
+                done = whole;
             }
         }
         Ok(())

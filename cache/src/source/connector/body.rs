@@ -46,7 +46,7 @@ enum Framing {
     Frames {
         incoming: Incoming,
         frame: Bytes,
-        link: Link,
+        link: Box<Link>,
     },
     /// It has ended or failed.
     Ended,
@@ -58,7 +58,7 @@ impl Framing {
             return Self::Frames {
                 incoming,
                 frame: Bytes::new(),
-                link,
+                link: Box::new(link),
             };
         };
         let decoded = decoded(incoming);
