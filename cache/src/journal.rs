@@ -16,6 +16,7 @@ const VERSION: u32 = 1;
 pub const HEADER_LENGTH: usize = 64;
 /// Length of one record in bytes.
 pub const RECORD_LENGTH: usize = 48;
+const CHECK_LENGTH: usize = 8;
 
 /// What a journal claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +43,13 @@ pub fn encode_header(key: &[u8; 32], length: u64) -> Vec<u8> {
 }
 
 /// The record of one written part.
-pub fn encode_record(index: u64, hash: &PartHash) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(RECORD_LENGTH);
-    bytes.extend_from_slice(&index.to_le_bytes());
-    bytes.extend_from_slice(hash.as_bytes());
-    let check = check(&bytes);
-    bytes.extend_from_slice(&check);
+pub fn encode_record(index: u64, hash: &PartHash) -> [u8; RECORD_LENGTH] {
+    let mut bytes = [0; RECORD_LENGTH];
+    let (content, end) = bytes.split_at_mut(RECORD_LENGTH - CHECK_LENGTH);
+    let (start, middle) = content.split_at_mut(size_of::<u64>());
+    start.copy_from_slice(&index.to_le_bytes());
+    middle.copy_from_slice(hash.as_bytes());
+    end.copy_from_slice(&check(content));
     bytes
 }
 

@@ -50,7 +50,11 @@ impl Pace {
         if self.recent.len() < SAMPLES_MIN {
             return None;
         }
-        let mut sorted: Vec<Duration> = self.recent.iter().copied().collect();
+        let mut times = [Duration::ZERO; SAMPLES_MAX];
+        for (place, time) in times.iter_mut().zip(&self.recent) {
+            *place = *time;
+        }
+        let sorted = times.get_mut(..self.recent.len())?;
         sorted.sort_unstable();
         let index = sorted.len().saturating_mul(percent).checked_div(100)?;
         sorted
