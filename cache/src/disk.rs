@@ -76,6 +76,8 @@ pub enum Open {
     WriteDirect,
     /// Must not exist; mode 0600.
     Create,
+    /// Must not exist, to be written to the device; mode 0600.
+    CreateDirect,
     /// Created if absent (mode 0600); writes go to the end.
     Append,
 }
@@ -168,6 +170,13 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn seal(&self, file: &Handle) -> io::Result<()>;
     /// Returns once the content is on the device. After a failure the content must be taken as lost.
     fn sync_data(&self, file: &Handle) -> io::Result<()>;
+    /// Returns once all that was written so far to the file's filesystem, by anyone, is on the device; `EOPNOTSUPP`
+    /// where the filesystem does not promise that. Success says nothing about a single file: ask it by
+    /// [`Disk::check_written`]. After a failure, each file is to be synced by itself.
+    fn sync_filesystem(&self, file: &Handle) -> io::Result<()>;
+    /// Fails if writing back any of the file's content failed since it was opened, and this was not reported to it
+    /// yet: the content must be taken as lost. Writes nothing.
+    fn check_written(&self, file: &Handle) -> io::Result<()>;
     /// Returns once the directory's names are on the device.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Starts writing a range back without waiting.

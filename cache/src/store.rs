@@ -56,7 +56,9 @@ mod reclaim;
 mod records;
 mod scrub;
 mod seeds;
+mod small;
 mod space;
+mod syncer;
 mod usage;
 mod verify;
 
@@ -64,7 +66,6 @@ pub use config::{Config, Env};
 pub use damage::{Cause, Damage};
 pub use error::Error;
 pub use evict::{Freed, Goal};
-pub use fresh::Stored;
 pub use layout::Layout;
 pub use lease::{Holder, Lease, Leases, StageGuard};
 pub use meta::{Home, Meta};
@@ -72,6 +73,7 @@ pub use partial::{Committed, Partial, PartialKey, Writing};
 pub use probe::Probe;
 pub use records::Records;
 pub use scrub::ScrubReport;
+pub use small::Stored;
 pub use space::Reservation;
 pub use usage::{Tally, Usage, ViewUsage};
 
@@ -82,7 +84,7 @@ pub use usage::{Tally, Usage, ViewUsage};
 pub struct Store {
     // Threads are joined, in this order, before the lock in `shared` is released.
     threads: Threads,
-    syncers: Arc<Threads>,
+    syncer: Arc<syncer::Syncer>,
     _flusher: flusher::Flusher,
     syncing: Arc<Semaphore>,
     shared: Arc<Shared>,
@@ -112,6 +114,7 @@ pub(crate) struct Shared {
     copying: Mutex<()>,
     /// Held while room is made.
     reclaiming: Mutex<()>,
+    together: syncer::Together,
     _lock: lock::Lock,
 }
 
@@ -262,6 +265,12 @@ impl Shared {
             let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *dirty)
         };
+        if dirty.len() >= syncer::TOGETHER
+            && let Ok(root) = self.disk.open(self.layout.root(), Open::Read)
+            && self.sync_together(&root, dirty.len())
+        {
+            return;
+        }
         for directory in dirty {
             if let Err(error) = self.disk.sync_dir(&directory).at("sync", &directory) {
                 // A lost name costs a refetch, never correctness.

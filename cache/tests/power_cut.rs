@@ -106,13 +106,12 @@ impl Image {
     fn root(&self) -> PathBuf {
         self.mount.join("cache")
     }
+}
 
-    /// Cuts the power when verb `n` from now begins.
-    fn cut_before(&self, disk: &FaultyDisk, n: u64) {
-        let mount = self.mount.to_str().unwrap().to_owned();
-        let cut = move || run("xfs_io", &["-x", "-c", "shutdown", &mount]);
-        disk.strike(n, Fault::Call(Box::new(cut)));
-    }
+/// Cuts the power of a mounted filesystem.
+fn cut(mount: &Path) {
+    let mount = mount.to_str().unwrap();
+    run("xfs_io", &["-x", "-c", "shutdown", mount]);
 }
 
 fn config(root: &Path) -> Config {
@@ -126,12 +125,16 @@ fn config(root: &Path) -> Config {
 }
 
 fn open(root: &Path, disk: &FaultyDisk, boot_id: &str) -> Result<Arc<Store>, Error> {
+    open_as(config(root), disk, boot_id)
+}
+
+fn open_as(config: Config, disk: &FaultyDisk, boot_id: &str) -> Result<Arc<Store>, Error> {
     let env = Env {
         disk: Arc::new(disk.clone()),
         clock: Arc::new(SystemClock::new()),
         boot_id: boot_id.to_owned(),
     };
-    Store::open(config(root), env)
+    Store::open(config, env)
 }
 
 fn content(length: usize, seed: u8) -> Vec<u8> {
@@ -285,7 +288,8 @@ fn flaws_after_cut(image: &Image, n: u64, lying: bool) -> Vec<String> {
     if lying {
         disk.strike_every(Verb::SyncData, Fault::Skip);
     }
-    image.cut_before(&disk, n);
+    let mount = image.mount.clone();
+    disk.strike(n, Fault::Call(Box::new(move || cut(&mount))));
     let outcome = runtime().block_on(work(&store));
     drop(store);
     image.unmount();
@@ -306,6 +310,98 @@ fn flaws_after_cut(image: &Image, n: u64, lying: bool) -> Vec<String> {
     drop((store, outcome));
     image.unmount();
     found
+}
+
+/// Puts small files, written in both ways, that become durable together: the one syncing thread is busy with a first
+/// one until all of them wait.
+async fn put_together(store: &Arc<Store>, disk: &FaultyDisk) -> Result<(), Error> {
+    let (release, wait) = std::sync::mpsc::channel();
+    let hold = move || wait.recv().unwrap();
+    disk.strike_verb(Verb::SyncData, 0, Fault::Call(Box::new(hold)));
+    let outcome = async {
+        put_small(store, b"first").await?;
+        for seed in 0..12u8 {
+            let data = content(70_000, seed);
+            let mut buffer = Buffer::unpooled();
+            buffer.bytes_mut()[..data.len()].copy_from_slice(&data);
+            let writing = if seed % 2 == 0 {
+                Writing::Direct
+            } else {
+                Writing::Warm
+            };
+            store
+                .put_small_as(writing, buffer, data.len(), Digest::of(&data))
+                .await?;
+        }
+        Ok(())
+    };
+    let outcome = outcome.await;
+    release.send(()).unwrap();
+    store.sync_now().await;
+    outcome
+}
+
+/// Cuts the power before the `n`-th verb from the filesystem's sync on, or not at all; answers the verbs from there on
+/// and what is wrong after the next boot.
+fn flaws_after_cut_together(image: &Image, n: Option<u64>) -> (usize, Vec<String>) {
+    image.fresh();
+    let disk = FaultyDisk::new(OsDisk::new());
+    let config = Config {
+        sync_threads: 1,
+        ..config(&image.root())
+    };
+    let store = open_as(config, &disk, "boot-1").unwrap();
+    if let Some(n) = n {
+        // Counted from the sync itself: what comes before it falls in any order.
+        let (mount, later) = (image.mount.clone(), disk.clone());
+        let arm = move || match n.checked_sub(1) {
+            None => cut(&mount),
+            Some(n) => later.strike(n, Fault::Call(Box::new(move || cut(&mount)))),
+        };
+        disk.strike_verb(Verb::SyncFilesystem, 0, Fault::Call(Box::new(arm)));
+    }
+    let outcome = runtime().block_on(put_together(&store, &disk));
+    drop(store);
+    let verbs = disk.verbs();
+    let together = verbs
+        .iter()
+        .position(|(verb, _)| *verb == Verb::SyncFilesystem);
+    let left = verbs.len().saturating_sub(together.unwrap());
+    image.unmount();
+    image.mount();
+    let disk = FaultyDisk::new(OsDisk::new());
+    let store = open(&image.root(), &disk, "boot-2").unwrap();
+    let found = flaws(&image.root());
+    drop((store, outcome));
+    image.unmount();
+    (left, found)
+}
+
+fn cut_together(place: &Path, kind: &'static str) {
+    let image = Image::new(place, kind);
+    let (verbs, found) = flaws_after_cut_together(&image, None);
+    assert_eq!(found, Vec::<String>::new());
+    assert!(verbs > 24, "{verbs} verbs");
+    for n in 0..u64::try_from(verbs).unwrap() {
+        let (_, found) = flaws_after_cut_together(&image, Some(n));
+        assert!(found.is_empty(), "{kind}, cut before verb {n}: {found:#?}");
+    }
+}
+
+#[test]
+fn privileged_power_cut_while_many_files_become_durable_on_xfs() {
+    in_namespace(
+        "privileged_power_cut_while_many_files_become_durable_on_xfs",
+        |place| cut_together(place, "xfs"),
+    );
+}
+
+#[test]
+fn privileged_power_cut_while_many_files_become_durable_on_ext4() {
+    in_namespace(
+        "privileged_power_cut_while_many_files_become_durable_on_ext4",
+        |place| cut_together(place, "ext4"),
+    );
 }
 
 fn cut_at_every_step(place: &Path, kind: &'static str) {

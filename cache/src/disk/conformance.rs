@@ -40,6 +40,10 @@ fn writes_and_reads(disk: &dyn Disk, root: &Path) {
     disk.truncate(&file, 4196).unwrap();
     disk.seal(&file).unwrap();
     disk.sync_data(&file).unwrap();
+    match disk.sync_filesystem(&file) {
+        Err(error) => assert_eq!(errno(&error), Some(Errno::OPNOTSUPP)),
+        Ok(()) => disk.check_written(&file).unwrap(),
+    }
     disk.forget(&file).unwrap();
     disk.sync_dir(root).unwrap();
     let (buffer, read) = disk.read_at(&file, buffer, 8192, 4000).unwrap();

@@ -22,6 +22,8 @@ pub enum Verb {
     Truncate,
     Seal,
     SyncData,
+    SyncFilesystem,
+    CheckWritten,
     SyncDir,
     WriteBack,
     Forget,
@@ -50,7 +52,7 @@ pub enum Fault {
     Call(Box<dyn FnOnce() + Send>),
     /// The space verb answers this.
     Space(Space),
-    /// The sync verb reports success and does nothing: a disk that lies, or a program that forgets.
+    /// A sync verb of files reports success and does nothing: a disk that lies, or a program that forgets.
     Skip,
 }
 
@@ -275,6 +277,18 @@ impl Disk for FaultyDisk {
             Passed::Skipped => Ok(()),
             Passed::On | Passed::Space(_) => self.inner.sync_data(file),
         }
+    }
+
+    fn sync_filesystem(&self, file: &Handle) -> io::Result<()> {
+        match self.pass(Verb::SyncFilesystem, file.path())? {
+            Passed::Skipped => Ok(()),
+            Passed::On | Passed::Space(_) => self.inner.sync_filesystem(file),
+        }
+    }
+
+    fn check_written(&self, file: &Handle) -> io::Result<()> {
+        self.pass(Verb::CheckWritten, file.path())?;
+        self.inner.check_written(file)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

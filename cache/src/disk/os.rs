@@ -37,6 +37,23 @@ fn again<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     }
 }
 
+/// Filesystems whose `syncfs` leaves content on the device, by their magic numbers: ext4, XFS, btrfs, tmpfs. Others
+/// (FUSE, network and stacked ones) may only hand it on.
+const SYNCED_WHOLE: [u32; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
+
+#[expect(unsafe_code, reason = "no safe binding of sync_file_range exists")]
+fn sync_file_range(file: &Handle, offset: u64, length: u64, flags: u32) -> io::Result<()> {
+    let offset = i64::try_from(offset).map_err(|_| out_of_range())?;
+    let length = i64::try_from(length).map_err(|_| out_of_range())?;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; the call takes no pointers.
+    let answer = unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), offset, length, flags) };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 fn out_of_range() -> io::Error {
     io::Error::from(Errno::INVAL)
 }
@@ -49,6 +66,7 @@ impl Disk for OsDisk {
             Open::Write => OFlags::RDWR,
             Open::WriteDirect => OFlags::RDWR | OFlags::DIRECT,
             Open::Create => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            Open::CreateDirect => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::DIRECT,
             Open::Append => OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND,
         };
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -148,30 +166,30 @@ impl Disk for OsDisk {
         Ok(rustix::fs::fdatasync(file)?)
     }
 
+    fn sync_filesystem(&self, file: &Handle) -> io::Result<()> {
+        let kind = again(|| rustix::fs::fstatfs(file))?.f_type;
+        if !SYNCED_WHOLE
+            .iter()
+            .any(|whole| i128::from(*whole) == i128::from(kind))
+        {
+            return Err(io::Error::from(Errno::OPNOTSUPP));
+        }
+        Ok(rustix::fs::syncfs(file)?)
+    }
+
+    fn check_written(&self, file: &Handle) -> io::Result<()> {
+        // Waits for write-back that is under way, of all of the file, and reports the descriptor's own errors.
+        sync_file_range(file, 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = again(|| rustix::fs::open(path, flags, Mode::empty()))?;
         Ok(rustix::fs::fsync(&fd)?)
     }
 
-    #[expect(unsafe_code, reason = "no safe binding of sync_file_range exists")]
     fn write_back(&self, file: &Handle, offset: u64, length: u64) -> io::Result<()> {
-        let offset = i64::try_from(offset).map_err(|_| out_of_range())?;
-        let length = i64::try_from(length).map_err(|_| out_of_range())?;
-        // SAFETY: the descriptor is open for as long as `file` is borrowed; the call takes no pointers.
-        let answer = unsafe {
-            libc::sync_file_range(
-                file.as_fd().as_raw_fd(),
-                offset,
-                length,
-                libc::SYNC_FILE_RANGE_WRITE,
-            )
-        };
-        if answer == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        sync_file_range(file, offset, length, libc::SYNC_FILE_RANGE_WRITE)
     }
 
     fn forget(&self, file: &Handle) -> io::Result<()> {

@@ -87,7 +87,8 @@ pub(super) async fn put_empty(context: Arc<Context>, entries: Vec<usize>) -> Res
     for index in entries {
         check(&context, index, digest)?;
         let buffer = context.pool.take().await;
-        put_small(&context, index, (buffer, 0, PartHash::Whole(digest))).await?;
+        let hash = PartHash::Whole(digest);
+        put_small(&context, (index, Writing::Warm), (buffer, 0, hash)).await?;
     }
     Ok(())
 }

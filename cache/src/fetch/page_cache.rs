@@ -3,7 +3,7 @@
 //! Warm writes leave the pages for the consumer, which then reads at memory speed; direct writes leave memory
 //! alone. Warm pays only while memory is at hand *and* quick: on a virtual machine whose free pages had gone
 //! back to the host, warm staging was five times slower than direct. So the first parts are timed, and the
-//! rest of the job switches if they were slow. Small files always go through the page cache.
+//! rest of the job switches if they were slow. Files below 64 KiB always go through the page cache.
 
 use std::fmt;
 use std::time::Duration;

@@ -16,7 +16,7 @@ use crate::buffer::Buffer;
 use crate::digest::{Digest, PART_SIZE, PartHash, PartHasher, part_length};
 use crate::gate::{Demand, Purpose, Refusal};
 use crate::source::{self, Entry};
-use crate::store::{self, Partial};
+use crate::store::{self, Partial, Stored, Writing};
 
 use super::body::{Reader, stalled};
 use super::context::Context;
@@ -39,6 +39,8 @@ pub(super) struct Ask {
     pub(super) purpose: Purpose,
     /// Where the parts go; `None` for a small file.
     pub(super) partial: Option<Arc<Partial>>,
+    /// How a small file is written.
+    pub(super) writing: Writing,
     /// Who keeps which part.
     pub(super) race: Arc<Race>,
 }
@@ -64,7 +66,7 @@ pub(super) struct Ran {
     pub(super) hashing: Duration,
     /// Writing, waits for a thread included.
     pub(super) writing: Duration,
-    /// Times of single whole-part writes, for judging memory.
+    /// Times of whole-part writes, and of others as if they were, for judging memory.
     pub(super) writes: Vec<Duration>,
     /// The file's digest and whether it was stored already, if it is a small file that is complete.
     pub(super) small: Option<(Digest, bool)>,
@@ -97,7 +99,7 @@ impl From<source::Error> for Failure {
 struct Written {
     length: u64,
     time: Duration,
-    small: Option<(Digest, bool)>,
+    small: Option<(Digest, Stored)>,
     result: Result<(), store::Error>,
 }
 
@@ -287,9 +289,11 @@ impl Request {
             return Ok(());
         }
         let context = Arc::clone(&self.context);
-        let write: BoxFuture<'static, Written> = match &self.ask.partial {
-            Some(partial) => Box::pin(write_part(context, Arc::clone(partial), received)),
-            None => Box::pin(write_small(context, self.ask.run.entry, received)),
+        let write: BoxFuture<'static, Written> = if let Some(partial) = &self.ask.partial {
+            Box::pin(write_part(context, Arc::clone(partial), received))
+        } else {
+            let file = (self.ask.run.entry, self.ask.writing);
+            Box::pin(write_small(context, file, received))
         };
         self.writes.push(write);
         Ok(())
@@ -323,8 +327,9 @@ impl Ran {
         written.result.map_err(Failure::Store)?;
         self.kept = self.kept.saturating_add(written.length);
         self.parts = self.parts.saturating_add(1);
-        if written.small.is_some() {
-            self.small = written.small;
+        if let Some((digest, stored)) = written.small {
+            self.small = Some((digest, stored.deduplicated));
+            self.writes.extend(stored.part_time);
         } else if written.length == PART_SIZE {
             self.writes.push(written.time);
         }
@@ -351,7 +356,7 @@ async fn write_part(context: Arc<Context>, partial: Arc<Partial>, received: Rece
     }
 }
 
-async fn write_small(context: Arc<Context>, index: usize, received: Received) -> Written {
+async fn write_small(context: Arc<Context>, file: (usize, Writing), received: Received) -> Written {
     let Received {
         buffer,
         length,
@@ -360,7 +365,7 @@ async fn write_small(context: Arc<Context>, index: usize, received: Received) ->
     } = received;
     context.turn(length).await;
     let start = context.clock.monotonic();
-    let result = put_small(&context, index, (buffer, length, hash)).await;
+    let result = put_small(&context, file, (buffer, length, hash)).await;
     let length = u64::try_from(length).unwrap_or(u64::MAX);
     let time = context.clock.monotonic().saturating_sub(start);
     let (small, result) = match result {
@@ -378,16 +383,17 @@ async fn write_small(context: Arc<Context>, index: usize, received: Received) ->
 /// Stores a file of at most one part and notes it in the stage log.
 pub(super) async fn put_small(
     context: &Context,
-    index: usize,
+    (index, writing): (usize, Writing),
     (buffer, length, hash): (Buffer, usize, PartHash),
-) -> Result<(Digest, bool), store::Error> {
+) -> Result<(Digest, Stored), store::Error> {
     let digest = Digest::from_bytes(*hash.as_bytes());
-    let (stored, buffer) = context.store.put_small(buffer, length, digest).await?;
+    let store = &context.store;
+    let (stored, buffer) = store.put_small_as(writing, buffer, length, digest).await?;
     drop(buffer);
     if let Some(entry) = context.entry(index) {
         context.note(entry, digest)?;
         context.progress.add_bytes(entry.size);
         context.progress.add_file();
     }
-    Ok((digest, stored.deduplicated))
+    Ok((digest, stored))
 }

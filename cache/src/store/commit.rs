@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! direct:  write … truncate, check length, seal → fdatasync → rename into objects/
-//! warm:    write … truncate, check length, seal → rename into fresh/<boot> → [background] fdatasync on the
-//!          writer's own descriptor → rename into objects/
+//! warm:    write … truncate, check length, seal → rename into fresh/<boot> → [background, syncer.rs] sync →
+//!          rename into objects/
 //! ```
 //! Invariants: a name in `objects/` is complete, verified and synced; names are given by one rename that refuses to
 //! replace, never by link and unlink; if the name is taken, ours is dropped; after a failed sync the data counts as
@@ -20,9 +20,10 @@ use super::damage::Cause;
 use super::error::{Error, error_at};
 use super::layout::ensure_directory;
 use super::partial::{Body, Committed};
+use super::syncer::{Pending, Syncer};
 use super::verify::hash_file;
 use crate::digest::{Digest, PartHash};
-use crate::disk::{FileKind, Handle, Threads, find};
+use crate::disk::{FileKind, find};
 use crate::error::{IoContext, PathError};
 
 impl Body {
@@ -68,7 +69,7 @@ impl Body {
         digest: Digest,
         parts: &[PartHash],
         permit: OwnedSemaphorePermit,
-        syncers: &Threads,
+        syncer: &Syncer,
     ) -> Result<Committed, Error> {
         let shared = &self.shared;
         if shared.has_object(&digest, self.size)? || shared.has_fresh(&digest, self.size)? {
@@ -79,9 +80,12 @@ impl Body {
         let moved = shared.name_fresh(self.buffered.path(), &digest)?;
         fail::fail_point!("store::commit::after_fresh");
         if moved {
-            // The writer's own descriptor goes along: an error of write-back may be reported to it alone.
-            let writer = Arc::clone(&self.buffered);
-            syncers.submit(shared.sync_job(writer, digest, self.size, permit));
+            syncer.submit(Pending {
+                writer: Arc::clone(&self.buffered),
+                digest,
+                size: self.size,
+                _permit: permit,
+            });
         }
         self.discard()?;
         Ok(Committed {
@@ -215,38 +219,5 @@ impl Shared {
                 None => self.disk.rename(from, to),
             }
         }
-    }
-
-    /// The background step: sync on the writer's own descriptor, then the name in `objects/`.
-    pub(super) fn sync_job(
-        self: &Arc<Self>,
-        writer: Arc<Handle>,
-        digest: Digest,
-        size: u64,
-        permit: OwnedSemaphorePermit,
-    ) -> impl FnOnce() + Send + 'static {
-        let shared = Arc::clone(self);
-        move || {
-            if let Err(error) = shared.settle(&writer, &digest, size) {
-                tracing::error!(digest = %digest, error = %crate::error::chain(&error), "a fresh object was not made durable");
-            }
-            drop(writer);
-            drop(permit);
-        }
-    }
-
-    fn settle(&self, writer: &Handle, digest: &Digest, size: u64) -> Result<(), Error> {
-        let fresh = self.layout.fresh_object(&self.boot_id, digest);
-        fail::fail_point!("store::fresh::before_sync");
-        if let Err(error) = self.disk.sync_data(writer) {
-            let error = error_at("sync", &fresh, error);
-            self.report_damage(digest, size, Cause::Sync, Vec::new());
-            self.disk.unlink(&fresh).at("remove", &fresh)?;
-            return Err(Error::Sync(error));
-        }
-        fail::fail_point!("store::fresh::after_sync");
-        self.name_object(&fresh, digest, size)?;
-        fail::fail_point!("store::fresh::after_rename");
-        Ok(())
     }
 }

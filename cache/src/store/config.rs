@@ -26,7 +26,7 @@ pub struct Config {
     pub seeds: Vec<PathBuf>,
     /// Threads for reads and writes. Default 8.
     pub io_threads: usize,
-    /// Threads that make small and warm files durable. Default 16.
+    /// Threads that make small and warm files durable, each many at a time. Default 2.
     pub sync_threads: usize,
     /// Most bytes kept in `quarantine/`. Default 1 GiB.
     pub quarantine_bytes: u64,
@@ -53,7 +53,7 @@ impl Config {
             partial_ttl: WEEK,
             seeds: Vec::new(),
             io_threads: 8,
-            sync_threads: 16,
+            sync_threads: 2,
             quarantine_bytes: 1 << 30,
             quarantine_ttl: WEEK,
             direct: true,

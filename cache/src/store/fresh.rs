@@ -1,4 +1,4 @@
-//! Verified files that are not durable yet: small ones, the queue that makes them so, and what a crash leaves.
+//! Verified files that are not durable yet: the bound of the queue that makes them so, and what a crash leaves.
 //!
 //! Invariants: at most [`QUEUE`] files wait for their sync (a descriptor each), so memory and descriptors stay
 //! bounded for any number of small files; whatever a start finds in `fresh/` is read from the device and hashed
@@ -13,49 +13,17 @@ use super::error::Error;
 use super::layout::ensure_directory;
 use super::verify::hash_file;
 use super::{Shared, Store};
-use crate::buffer::Buffer;
-use crate::digest::{Digest, PART_SIZE};
-use crate::disk::{Handle, Open, Stopped};
+use crate::digest::Digest;
+use crate::disk::{Open, Stopped};
 use crate::error::{IoContext, chain};
 
 /// Most files that wait for their sync.
 pub(super) const QUEUE: u32 = 256;
 
-/// What putting a small file yields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
-    /// It was there already.
-    pub deduplicated: bool,
-}
-
 impl Store {
-    /// Stores a verified file of at most one part. It may be linked at once and becomes durable soon after. The
-    /// first `length` bytes of `buffer` must hash to `digest`.
-    pub async fn put_small(
-        &self,
-        buffer: Buffer,
-        length: usize,
-        digest: Digest,
-    ) -> Result<(Stored, Buffer), Error> {
-        if length as u64 > PART_SIZE {
-            return Err(Error::Part {
-                index: 0,
-                length: length as u64,
-                size: PART_SIZE,
-            });
-        }
-        self.shared.leases.touch(digest);
-        let permit = self.sync_permit().await?;
-        let shared = Arc::clone(&self.shared);
-        let syncers = Arc::clone(&self.syncers);
-        self.threads
-            .run(move || shared.put(buffer, length, digest, permit, &syncers))
-            .await?
-    }
-
     /// Waits until everything queued so far is durable, with its directories.
     pub async fn sync_now(&self) {
-        // Permits are given in order: all of them are free once every earlier job has ended.
+        // Permits are given in order: all of them are free once every earlier file is settled.
         let all = Arc::clone(&self.syncing).acquire_many_owned(QUEUE).await;
         let shared = Arc::clone(&self.shared);
         let synced = self.threads.run(move || shared.sync_directories()).await;
@@ -73,75 +41,6 @@ impl Store {
 }
 
 impl Shared {
-    fn put(
-        self: &Arc<Self>,
-        buffer: Buffer,
-        length: usize,
-        digest: Digest,
-        permit: OwnedSemaphorePermit,
-        syncers: &crate::disk::Threads,
-    ) -> Result<(Stored, Buffer), Error> {
-        let size = length as u64;
-        if self.has_object(&digest, size)? || self.has_fresh(&digest, size)? {
-            return Ok((Stored { deduplicated: true }, buffer));
-        }
-        let path = self.temporary();
-        let written = self.write_small(&path, buffer, length);
-        let (writer, buffer) = match written {
-            Ok(written) => written,
-            Err(error) => {
-                self.remove_quietly(&path);
-                return Err(error);
-            }
-        };
-        self.accounts.spend(size, 1);
-        let named = self.name_fresh(&path, &digest)?;
-        fail::fail_point!("store::small::after_fresh");
-        if named {
-            syncers.submit(self.sync_job(Arc::new(writer), digest, size, permit));
-        } else {
-            self.disk.unlink(&path).at("remove", &path)?;
-        }
-        let stored = Stored {
-            deduplicated: !named,
-        };
-        Ok((stored, buffer))
-    }
-
-    fn write_small(
-        &self,
-        path: &Path,
-        buffer: Buffer,
-        length: usize,
-    ) -> Result<(Handle, Buffer), Error> {
-        fail::fail_point!("store::small::before_write");
-        let first = self.write_small_once(path, buffer, length);
-        match first {
-            Err(error) if error.is_full() => {
-                tracing::info!("the disk is full; evicting for a small file");
-                self.remove_quietly(path);
-                self.free_some(length as u64)?;
-                Err(error)
-            }
-            other => other,
-        }
-    }
-
-    fn write_small_once(
-        &self,
-        path: &Path,
-        buffer: Buffer,
-        length: usize,
-    ) -> Result<(Handle, Buffer), Error> {
-        let file = self.disk.open(path, Open::Create).at("create", path)?;
-        let buffer = self
-            .disk
-            .write_at(&file, buffer, length, 0)
-            .at("write", path)?;
-        self.disk.seal(&file).at("seal", path)?;
-        Ok((file, buffer))
-    }
-
     /// Makes this boot's directory.
     pub(super) fn ensure_fresh(&self) -> Result<(), Error> {
         Ok(ensure_directory(

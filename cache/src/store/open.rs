@@ -18,6 +18,7 @@ use super::lock::Lock;
 use super::meta::{Home, Meta};
 use super::probe::{Probe, probe};
 use super::records::Records;
+use super::syncer::{Syncer, Together};
 use super::{Config, Env, Shared, Store};
 use crate::disk::{Disk, Threads, find};
 use crate::error::{IoContext, PathError};
@@ -59,6 +60,7 @@ impl Store {
             naming: Mutex::default(),
             copying: Mutex::default(),
             reclaiming: Mutex::default(),
+            together: Together::default(),
             _lock: lock,
         };
         shared.recover_fresh()?;
@@ -77,11 +79,11 @@ fn start(shared: Arc<Shared>) -> Result<Arc<Store>, Error> {
         reason: format!("its threads cannot be started ({error}); raise the limit of processes"),
     };
     let threads = Threads::start("tonnage-io", shared.config.io_threads).map_err(failed)?;
-    let syncers = Threads::start("tonnage-sync", shared.config.sync_threads).map_err(failed)?;
+    let syncer = Syncer::start(&shared, shared.config.sync_threads).map_err(failed)?;
     let flusher = Flusher::start(Arc::clone(&shared)).map_err(failed)?;
     Ok(Arc::new(Store {
         threads,
-        syncers: Arc::new(syncers),
+        syncer: Arc::new(syncer),
         _flusher: flusher,
         syncing: Arc::new(Semaphore::new(QUEUE as usize)),
         shared,

@@ -232,11 +232,11 @@ impl Partial {
         } else {
             None
         };
-        let syncers = Arc::clone(&store.syncers);
+        let syncer = Arc::clone(&store.syncer);
         store
             .threads
             .run(move || match permit {
-                Some(permit) => body.commit_warm(digest, &parts, permit, &syncers),
+                Some(permit) => body.commit_warm(digest, &parts, permit, &syncer),
                 None => body.commit_direct(digest, &parts),
             })
             .await?

@@ -66,6 +66,7 @@ impl Place {
     }
 }
 
+mod durable;
 mod faults;
 mod reclaim;
 mod repair;

@@ -130,6 +130,7 @@ impl Driver {
             .connections
             .max(self.large.running.saturating_add(self.small.running));
         let ask = Ask {
+            writing: self.choice.writing,
             id,
             run,
             purpose,
