@@ -71,7 +71,7 @@ def descendants(pid: int) -> list[int]:
 class PeakMemory(threading.Thread):
     """Watches the anonymous memory of a process and its children until stopped; `peak` is in bytes."""
 
-    def __init__(self, pid: int, every: float = 0.02):
+    def __init__(self, pid: int, every: float = 0.05):
         super().__init__(daemon=True)
         self.pid, self.every, self.peak = pid, every, 0
         self._ended = threading.Event()

@@ -88,6 +88,13 @@ class Bench:
     reps: int
     quick: bool
     say: Callable[[str], None]
+    strongest: bool = False
+    """Only the strongest peers; a quick run has no others."""
+
+    @property
+    def few(self) -> bool:
+        """Whether only the strongest peers take part."""
+        return self.quick or self.strongest
 
     @property
     def data(self) -> Path:

@@ -326,7 +326,7 @@ fn every_test_that_the_semantics_name_exists() {
 fn every_dependency_has_its_reason() {
     let reasons = quoted("docs/architecture.md");
     let mut used = BTreeSet::new();
-    for package in ["cache", "csi", "e2e", "proto"] {
+    for package in ["benches", "cache", "csi", "e2e", "proto"] {
         let text = std::fs::read_to_string(workspace().join(package).join("Cargo.toml")).unwrap();
         for line in text.lines() {
             let name = line.split([' ', '.', '=']).next().unwrap();

@@ -11,7 +11,7 @@ NAME = "stage-1x4g"
 
 def run(bench: Bench) -> Result:
     result = Result(NAME, __doc__.splitlines()[0])
-    contenders = [peers.OURS] + (peers.STRONGEST if bench.quick else peers.ALL)
+    contenders = [peers.OURS] + (peers.STRONGEST if bench.few else peers.ALL)
     bucket = bench.one()
     with bench.server() as server:
         job = contest.job_for(bucket, server, bench.target)
@@ -26,9 +26,9 @@ def run(bench: Bench) -> Result:
 def stage(bench, result, server, job, contenders, lane) -> None:
     """Every peer once to warm up the field, then the strongest until the figures stand."""
     bench.say(f" lane {lane}: {contest.LANES[lane]}")
-    few = contest.Contest(server, job, contenders, lane, 1 if not bench.quick else bench.reps).run(bench.say)
+    few = contest.Contest(server, job, contenders, lane, bench.reps if bench.few else 1).run(bench.say)
     result.notes += [f"{name} failed: {why}" for name, why in few.failures.items()]
-    if not bench.quick:
+    if not bench.few:
         ranked = sorted(few.samples, key=lambda name: few.samples[name][0].synced)
         finalists = [peer for peer in contenders if peer.name in ranked[:4] or peer.name == "tonnage"]
         bench.say(f" the four quickest go on for {bench.reps} turns")

@@ -28,7 +28,7 @@ def run(bench: Bench) -> Result:
     result.notes.append("tonnage: NodePublish as kubelet calls it, by the program `kubelet`, whose start of some milliseconds is counted")
     result.notes.append("loaders have imported everything before the clock starts and run in a fresh process each; sums use one thread")
     bucket = bench.one()
-    stagers, loaders = QUICK if bench.quick else (STAGERS, LOADERS)
+    stagers, loaders = QUICK if bench.few else (STAGERS, LOADERS)
     with bench.server() as server, ExitStack() as open_loaders:
         job = contest.job_for(bucket, server, bench.target)
         source = contest.source_of(job) / job.files[0][0]

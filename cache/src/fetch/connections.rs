@@ -1,8 +1,8 @@
 //! How many connections pay: a pure controller, asked once per interval.
 //!
-//! It starts with a few and doubles them in every interval while throughput rises by more than a tenth, so that a distant
-//! store with a limit per connection is used to the full within a second; later it adds half as many again and lets each
-//! change settle. What did not pay is taken back, and tried again after a while, since networks change. Throttling halves the number
+//! It starts with a few and doubles them in every interval while throughput rises by half, so that a distant store with a
+//! limit per connection is used to the full within a second; then it adds half as many again while throughput rises by
+//! more than a tenth, and lets each change settle. What did not pay is taken back, and tried again after a while, since networks change. Throttling halves the number
 //! (multiplicative decrease); then one is added per calm interval up to where throttling began (additive
 //! increase). Never below one.
 
@@ -77,13 +77,17 @@ impl Controller {
             return;
         }
         match self.phase {
-            Phase::Starting if pays(self.best, received) => {
+            Phase::Starting if received > self.best.saturating_add(self.best / 2) => {
                 self.best = received;
                 self.before = self.target;
                 self.set(self.target.saturating_mul(2));
                 if self.target == self.before {
                     self.phase = Phase::Holding(0);
                 }
+            }
+            Phase::Starting if pays(self.best, received) => {
+                self.best = received;
+                self.phase = Phase::Settling;
             }
             Phase::Settling => self.phase = Phase::Climbing,
             Phase::Climbing if pays(self.best, received) => {
@@ -159,6 +163,13 @@ mod tests {
                 48, 48, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32
             ]
         );
+    }
+
+    #[test]
+    fn a_small_gain_does_not_double_the_connections_again() {
+        let mut controller = Controller::new(8, 256);
+        let levels = settle(&mut controller, 3, |n| 1000 + 20 * n as u64);
+        assert_eq!(levels, [16, 16, 16]);
     }
 
     #[test]
