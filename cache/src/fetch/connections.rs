@@ -49,6 +49,14 @@ impl Controller {
         }
     }
 
+    /// The same without the doubling at the start: for small files, whose connections cost more than they carry.
+    pub(super) fn steady(start: usize, max: usize) -> Self {
+        Self {
+            phase: Phase::Settling,
+            ..Self::new(start, max)
+        }
+    }
+
     /// Connections to use now.
     pub(super) fn target(&self) -> usize {
         self.target

@@ -43,9 +43,13 @@ pub(super) struct Lane {
 impl Lane {
     /// An empty lane.
     pub(super) fn new(class: Class, settings: &Settings) -> Self {
+        let (start, max) = (settings.connections_start, settings.connections_max);
         Self {
             class,
-            controller: Controller::new(settings.connections_start, settings.connections_max),
+            controller: match class {
+                Class::Large => Controller::new(start, max),
+                Class::Small => Controller::steady(start, max),
+            },
             running: 0,
             pace: Pace::default(),
             waits: Pace::default(),

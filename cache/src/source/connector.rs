@@ -47,7 +47,7 @@ use pool::Pool;
 use wire::Wire;
 
 /// Most bytes of a response's head, and what is read at once until it is complete.
-const HEAD_MAX: usize = 64 << 10;
+const HEAD_MAX: usize = 16 << 10;
 /// Bytes that one read of a listing or an error may bring.
 const CHUNK: usize = 16 << 10;
 /// Most bytes that are read and dropped to keep a connection.
