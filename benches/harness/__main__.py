@@ -62,7 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("benches/run", description="Measures Tonnage beside its peers and beside the machine's limits.")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="which suites; default: all (see --list)")
     parser.add_argument("--reps", type=int, help="turns of every contender [default: 9, with --quick 2]")
-    parser.add_argument("--quick", action="store_true", help="small sizes, few turns; ends within ten minutes")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few turns; no suite begins after nine minutes")
     parser.add_argument("--strongest", action="store_true", help="only the strongest peers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, raw values, limits and verdicts here")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the times here (.svg; a .png is put beside it)")

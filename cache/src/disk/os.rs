@@ -1,6 +1,6 @@
 //! The real disk: each verb is one system call, or a loop of it until all is done.
 //!
-//! The one unsafe line of this crate is here: `sync_file_range`, which no safe binding offers.
+//! The one unsafe call here is `sync_file_range`, which no safe binding offers; the crate's others are in `buffer/slab.rs`.
 
 use std::ffi::OsStr;
 use std::io;
