@@ -149,7 +149,7 @@ async fn privileged_a_killed_stage_resumes_and_fetches_little_again() {
     let tree = model(24);
     let files = world.upload("llama", &tree);
     let stall = world.server.fault(
-        Fault::new(Effect::StallAfter(3 << 20))
+        Fault::new(Effect::StallAfter(1 << 20))
             .on(Op::Get)
             .key("*00002.safetensors")
             .after(1),
