@@ -25,14 +25,19 @@ fn model(mib: u64) -> Tree {
     })
 }
 
-async fn quick() -> Option<World> {
+/// A world whose requests are given up after this many seconds of silence.
+async fn patient(seconds: u32) -> Option<World> {
     Setup {
         timing: Timing::scaled(10),
-        source: "read_timeout_seconds = 4\nconnect_timeout_seconds = 2".to_owned(),
+        source: format!("read_timeout_seconds = {seconds}\nconnect_timeout_seconds = {seconds}"),
         ..Setup::default()
     }
     .start()
     .await
+}
+
+async fn quick() -> Option<World> {
+    patient(4).await
 }
 
 /// A pod under a fault that ends by itself gets exactly the reference's bytes.
@@ -55,9 +60,12 @@ async fn survives(name: &str, fault: Fault) {
         .await;
 }
 
-/// While the fault lasts nothing is published and the pod says why; afterwards it runs.
+/// While the fault lasts nothing is published and the pod says why; afterwards it runs. Patient, because a busy
+/// machine must not look like a silent server.
 async fn never_published(name: &str, fault: Fault, words: &[&str]) {
-    let Some(world) = quick().await else { return };
+    let Some(world) = patient(20).await else {
+        return;
+    };
     // Longer than a run, so that ranges are asked for.
     let tree = model(18);
     let files = world.upload("llama", &tree);
