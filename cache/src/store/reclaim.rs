@@ -3,8 +3,9 @@
 //! Invariants: a name is taken away (by rename into `trash/`) under the lease table's lock and after a second look, and
 //! unlinked outside of it; so whoever took a lease before it looked finds what it looked for. A view's
 //! directories are deleted by descriptors. Objects of a held manifest are kept even if no view links them yet.
+//! The store is walked once for each reclaim, and held manifests are read again only when a lease was taken meanwhile.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::Shared;
@@ -20,36 +21,54 @@ use crate::manifest::Manifest;
 /// The record of when a manifest's last lease ended.
 const RELEASED: &str = "released";
 
+/// The objects of all held manifests, as of one generation of the lease table.
+///
+/// A manifest that is written later than its lease was taken may be missing: until its view links them, its
+/// objects are kept by the stage that brings them.
+#[derive(Debug)]
+struct Protected {
+    objects: HashSet<Digest>,
+    generation: u64,
+}
+
+/// What one reclaim knows beside its stock.
+#[derive(Debug)]
+struct Round {
+    protected: Protected,
+    /// How many idle views a manifest has left. Views share their manifest's leases: where one is idle, all are.
+    views_left: HashMap<Digest, usize>,
+    freed: Freed,
+}
+
 impl Shared {
     /// Evicts until the goal is met or nothing is left that may go. The caller holds the reclaiming lock.
     pub(super) fn reclaim(&self, goal: Goal) -> Result<Freed, Error> {
         self.record_releases();
-        let mut stock = self.stock()?;
-        let mut freed = Freed::default();
+        let protected = self.protected()?;
+        let (partials, views) = (self.idle_partials()?, self.idle_views()?);
+        let objects = self.loose_objects(&protected)?;
+        let mut round = Round {
+            protected,
+            views_left: HashMap::new(),
+            freed: Freed::default(),
+        };
+        for view in &views {
+            let left = round.views_left.entry(view.manifest).or_default();
+            *left = left.saturating_add(1);
+        }
+        let mut stock = Stock::new(partials, views, objects);
         loop {
-            match choose(&mut stock, &goal.minus(&freed)) {
-                Step::Done => return Ok(freed),
+            match choose(&mut stock, &goal.minus(&round.freed)) {
+                Step::Done => return Ok(round.freed),
                 Step::Partials(partials) => {
                     for partial in &partials {
-                        self.evict_partial(partial, &mut freed)?;
+                        self.evict_partial(partial, &mut round.freed)?;
                     }
                 }
-                Step::View(view) => {
-                    let loosened = self.evict_view(&view, &mut freed)?;
-                    stock.objects.extend(loosened);
-                }
-                Step::Objects(objects) => self.evict_objects(&objects, &mut freed)?,
+                Step::View(view) => stock.add_objects(self.evict_view(&view, &mut round)?),
+                Step::Objects(objects) => self.evict_objects(&objects, &mut round)?,
             }
         }
-    }
-
-    /// Everything that may go now.
-    fn stock(&self) -> Result<Stock, Error> {
-        Ok(Stock {
-            partials: self.idle_partials()?,
-            views: self.idle_views()?,
-            objects: self.loose_objects()?,
-        })
     }
 
     fn idle_partials(&self) -> Result<Vec<IdlePartial>, Error> {
@@ -96,9 +115,9 @@ impl Shared {
             }
             let released_millis = self.released_millis(&manifest, &top.join(&name))?;
             idle.push(IdleView {
+                released_millis,
                 name,
                 manifest,
-                released_millis,
             });
         }
         Ok(idle)
@@ -120,8 +139,7 @@ impl Shared {
     }
 
     /// Objects without links, those of a cloned store included.
-    fn loose_objects(&self) -> Result<Vec<LooseObject>, Error> {
-        let (protected, _) = self.protected()?;
+    fn loose_objects(&self, protected: &Protected) -> Result<Vec<LooseObject>, Error> {
         let mut loose = Vec::new();
         for top in ["unverified", "objects"] {
             let top = self.layout.top(top);
@@ -134,7 +152,7 @@ impl Shared {
                     let path = directory.join(&entry.name);
                     let digest = entry.name.to_str().and_then(|name| name.parse().ok());
                     if let Some(digest) = digest
-                        && !protected.contains(&digest)
+                        && !protected.objects.contains(&digest)
                         && let Some(stat) = find(&*self.disk, &path).at("read", &path)?
                     {
                         loose.extend(as_loose(digest, &stat));
@@ -145,8 +163,7 @@ impl Shared {
         Ok(loose)
     }
 
-    /// The objects of all held manifests, and the table's generation at the time of the look.
-    fn protected(&self) -> Result<(HashSet<Digest>, u64), Error> {
+    fn protected(&self) -> Result<Protected, Error> {
         let (held, generation) = {
             let leases = self.leases.lock();
             (leases.manifests(), leases.generation())
@@ -161,7 +178,19 @@ impl Shared {
                     .map(|file| file.digest),
             );
         }
-        Ok((objects, generation))
+        Ok(Protected {
+            objects,
+            generation,
+        })
+    }
+
+    /// Reads the held manifests again if a lease was taken since.
+    fn refresh(&self, protected: &mut Protected) -> Result<(), Error> {
+        let current = self.leases.lock().generation();
+        if current != protected.generation {
+            *protected = self.protected()?;
+        }
+        Ok(())
     }
 
     fn evict_partial(&self, partial: &IdlePartial, freed: &mut Freed) -> Result<(), Error> {
@@ -193,7 +222,7 @@ impl Shared {
     }
 
     /// Removes a view unless it was leased meanwhile; returns its objects that have no link any more.
-    fn evict_view(&self, view: &IdleView, freed: &mut Freed) -> Result<Vec<LooseObject>, Error> {
+    fn evict_view(&self, view: &IdleView, round: &mut Round) -> Result<Vec<LooseObject>, Error> {
         let path = self.layout.top("views").join(&view.name);
         let gone = self.take_away(&path, |leases| !leases.has(&view.manifest))?;
         let Some(trash) = gone else {
@@ -202,17 +231,19 @@ impl Shared {
         fail::fail_point!("store::evict::after_trash");
         self.disk.remove_tree(&trash).at("remove", &trash)?;
         tracing::info!(view = view.name, "a view was evicted");
-        freed.views = freed.views.saturating_add(1);
+        round.freed.views = round.freed.views.saturating_add(1);
         let manifest = self.read_manifest(&view.manifest)?;
-        if !self.has_view(&view.manifest)? {
+        let left = round.views_left.entry(view.manifest).or_default();
+        *left = left.saturating_sub(1);
+        if *left == 0 {
             self.forget_manifest(&view.manifest)?;
         }
-        let (protected, _) = self.protected()?;
+        self.refresh(&mut round.protected)?;
         let mut loosened = Vec::new();
         let mut seen = HashSet::new();
         for file in manifest.iter().flat_map(Manifest::files) {
             let path = self.layout.object(&file.digest);
-            if !protected.contains(&file.digest)
+            if !round.protected.objects.contains(&file.digest)
                 && seen.insert(file.digest)
                 && let Some(stat) = find(&*self.disk, &path).at("read", &path)?
             {
@@ -222,40 +253,28 @@ impl Shared {
         Ok(loosened)
     }
 
-    fn has_view(&self, manifest: &Digest) -> Result<bool, Error> {
-        let top = self.layout.top("views");
-        let hex = manifest.to_hex();
-        let names = self.disk.list(&top).at("list", &top)?;
-        Ok(names.iter().any(|name| {
-            name.name
-                .to_str()
-                .is_some_and(|name| name.starts_with(&hex))
-        }))
-    }
-
     /// A manifest without view is worth little: the next load writes it again.
     fn forget_manifest(&self, manifest: &Digest) -> Result<(), Error> {
         let path = self.layout.manifest(manifest);
-        if !self.leases.lock().has(manifest) {
+        let leases = self.leases.lock();
+        // Under the lock: who takes a lease next writes the manifest after this, not before.
+        if !leases.has(manifest) {
             absent_is_none(self.disk.unlink(&path)).at("remove", &path)?;
         }
+        drop(leases);
         self.records.remove(RELEASED, &manifest.to_hex())
     }
 
-    fn evict_objects(&self, objects: &[LooseObject], freed: &mut Freed) -> Result<(), Error> {
-        let (mut protected, mut generation) = self.protected()?;
+    fn evict_objects(&self, objects: &[LooseObject], round: &mut Round) -> Result<(), Error> {
         for object in objects {
-            let current = self.leases.lock().generation();
-            if current != generation {
-                (protected, generation) = self.protected()?;
-            }
-            if protected.contains(&object.digest) {
+            self.refresh(&mut round.protected)?;
+            if round.protected.objects.contains(&object.digest) {
                 continue;
             }
-            let seen = generation;
+            let seen = round.protected.generation;
             let may_go =
                 |leases: &State| leases.generation() == seen && !leases.is_touched(&object.digest);
-            self.evict_object(object, may_go, freed)?;
+            self.evict_object(object, may_go, &mut round.freed)?;
         }
         Ok(())
     }

@@ -423,3 +423,29 @@ async fn manifests_are_kept_and_a_damaged_one_is_absent() {
     assert!(!store.layout().manifest(&digest).exists());
     check_invariants(store.root());
 }
+
+#[tokio::test]
+async fn opening_looks_at_no_object_however_many_there_are() {
+    let place = Place::new();
+    let store = place.open();
+    for n in 0..20u8 {
+        put_small(&store, &[n; 100]).await.unwrap();
+    }
+    store.sync_now().await;
+    drop(store);
+    let before = place.disk.verbs().len();
+    let store = place.open();
+    let below = |(_, path): &(_, PathBuf)| {
+        let inside = |top| path.starts_with(place.path(top)) && *path != place.path(top);
+        inside("objects") || inside("parts")
+    };
+    let looks: Vec<_> = place
+        .disk
+        .verbs()
+        .split_off(before)
+        .into_iter()
+        .filter(below)
+        .collect();
+    assert_eq!(looks, []);
+    assert_eq!(store.usage().unwrap().objects.files, 20);
+}

@@ -107,6 +107,44 @@ async fn a_shared_object_goes_with_its_last_view() {
 }
 
 #[tokio::test]
+async fn a_manifest_goes_with_its_last_view() {
+    let place = Place::new();
+    let store = place.open();
+    let manifest = stage(&place, &store, &content(LARGE, 1)).await;
+    let newer = format!("{manifest}.1");
+    std::fs::create_dir(place.path("views").join(&newer)).unwrap();
+    let freed = store.evict(Goal::bytes(1)).await.unwrap();
+    assert_eq!((freed.views, freed.objects), (1, 1));
+    assert_eq!(views(&place), [newer]);
+    assert_eq!(place.names("manifests").len(), 1);
+    assert_eq!(store.evict(Goal::ALL).await.unwrap().views, 1);
+    assert_eq!(place.names("manifests").len(), 0);
+}
+
+#[tokio::test]
+async fn however_many_views_go_all_views_and_held_manifests_are_read_once() {
+    let place = Place::new();
+    let store = place.open();
+    let held = stage(&place, &store, &content(LARGE, 0)).await;
+    let lease = hold(&store, held);
+    for seed in 1..5 {
+        stage(&place, &store, &content(LARGE, seed)).await;
+    }
+    let before = place.disk.verbs().len();
+    assert_eq!(store.evict(Goal::ALL).await.unwrap().views, 4);
+    let verbs = place.disk.verbs().split_off(before);
+    let looks = [
+        (Verb::List, place.path("views")),
+        (Verb::Read, store.layout().manifest(&held)),
+    ];
+    assert_eq!(
+        looks.map(|look| verbs.iter().filter(|it| **it == look).count()),
+        [1, 1]
+    );
+    drop(lease);
+}
+
+#[tokio::test]
 async fn objects_of_a_held_manifest_stay_before_any_view_links_them() {
     let place = Place::new();
     let store = place.open();
