@@ -1,21 +1,25 @@
 """How long after a kill is a node ready again that holds 1,000,000 objects and 100 live mounts?
 
-Ready is `/readyz`, which says what `Probe` says. Objects are distinct files of 8 bytes, each under its true BLAKE3.
+Ready is `/readyz`, which says what `Probe` says. Objects are distinct files of 8 bytes, each under its true BLAKE3. The cache is on an
+XFS of its own in a sparse file: where a filesystem discards what is freed, removing a million files takes longer than all the rest.
 """
 
 import os
-import statistics
+import time
 from pathlib import Path
 
 import numpy
 
-from .. import contest
+from .. import contest, machine
 from ..blake3 import hashes_of_words
+from ..namespace import Namespace
 from ..node import Node
 from ..suite import Bench, Result, Row, at_most
+from .full_disk import small_disk
 
 NAME = "restart"
 MOUNTS = 100
+DISK = 8 * machine.GIB
 EPOCH_1980 = 315_532_800
 
 
@@ -23,25 +27,33 @@ def run(bench: Bench) -> Result:
     result = Result(NAME, __doc__.splitlines()[0])
     count = 20_000 if bench.quick else 1_000_000
     bucket = bench.small(20, 4096)
-    times, unready = [], []
-    with bench.server() as server, Node(bench.root / "node", server) as node:
-        for index in range(MOUNTS):
-            node.publish(f"pod-{index}", bucket)
-        node.stop()
-        bench.say(f"  writing {count:,} objects")
-        fill(node.cache / "objects", count)
-        node.start()
-        for _ in range(max(2, bench.reps)):
-            node.kill()
-            times.append(node.start())
-            unready.append(MOUNTS - (len(node.mounts()) - 1))
-            bench.say(f"  ready after {times[-1]:.3f} s")
-    contest.clear(bench.target)
-    row = Row("tonnage", f"{count:,} objects, {MOUNTS} mounts", {"ready s": times, "mounts lost": unready})
+    times, lost = [], []
+    image, disk = bench.root / "objects.xfs", bench.root / "objects"
+    try:
+        with bench.server() as server, Namespace() as space:
+            small_disk(space, image, disk, DISK)
+            with Node(bench.root / "node", server, space=space, cache=disk / "cache") as node:
+                for index in range(MOUNTS):
+                    node.publish(f"pod-{index}", bucket)
+                node.stop()
+                begun = time.monotonic()
+                fill(space.seen(node.cache) / "objects", count)
+                bench.say(f"  {count:,} objects written in {time.monotonic() - begun:.0f} s")
+                node.start()
+                for _ in range(max(2, bench.reps)):
+                    node.kill()
+                    times.append(node.start())
+                    lost.append(MOUNTS - (len(node.mounts()) - 1))
+                    bench.say(f"  ready after {times[-1]:.3f} s")
+            space.run("umount", disk)
+    finally:
+        image.unlink(missing_ok=True)
+        contest.clear(disk)
+    row = Row("tonnage", f"{count:,} objects, {MOUNTS} mounts", {"ready s": times, "mounts lost": lost})
     result.rows.append(row)
     result.verdicts += [
-        at_most("ready after a kill", statistics.median(times), 2, "s", of=[row], figure="ready s"),
-        at_most("mounts that did not live on", max(unready), 0, "mounts"),
+        at_most("slowest to be ready after a kill", max(times), 2, "s"),
+        at_most("mounts that did not live on", max(lost), 0, "mounts"),
     ]
     return result
 
