@@ -6,7 +6,7 @@
 //! the ones it fetches, waits for those that others claimed, and takes over where they fail.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -26,11 +26,14 @@ use crate::store::{self, Holder, Lease, Store};
 use crate::view::{self, Views};
 
 mod claims;
+mod complete;
 mod gather;
+mod layouts;
 mod resolve;
 mod stage;
 
 use claims::Claims;
+use layouts::Layouts;
 use resolve::Revisions;
 
 /// What the cache needs to know at start.
@@ -251,7 +254,7 @@ pub struct Cache {
     gate: Arc<dyn Gate>,
     revisions: Revisions,
     claims: Claims,
-    layouts: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    layouts: Layouts,
     limits: Limits,
 }
 
@@ -283,7 +286,7 @@ impl Cache {
             views: Arc::new(Views::new(Arc::clone(&store))),
             revisions: Revisions::new(Arc::clone(&clock), config.revision_ttl),
             claims: Claims::default(),
-            layouts: Mutex::default(),
+            layouts: Layouts::default(),
             limits: config.limits,
             store,
             fetcher,
@@ -353,12 +356,6 @@ impl Cache {
 
     fn since(&self, start: Duration) -> Duration {
         self.clock.monotonic().saturating_sub(start)
-    }
-
-    fn layout_lock(&self, manifest: Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut layouts = self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
-        layouts.retain(|_, lock| Arc::strong_count(lock) > 1);
-        Arc::clone(layouts.entry(manifest).or_default())
     }
 }
 

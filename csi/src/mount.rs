@@ -29,8 +29,25 @@ pub trait Mounter: fmt::Debug + Send + Sync {
     /// Takes the topmost mount off `spot`. Nothing mounted there is [`Error::NotMounted`].
     fn detach(&self, spot: &Spot) -> Result<(), Error>;
 
-    /// The mounts there are now.
+    /// Looks at `spot` for the directory `view`. What that costs does not depend on how many mounts there are.
+    fn look(&self, spot: &Spot, view: Option<&Path>) -> Result<Sight, Error>;
+
+    /// The mounts there are now: as much work as there are mounts on the node.
     fn mounts(&self) -> Result<Table, Error>;
+}
+
+/// What a look at a spot shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// Nothing is mounted there; there may be no directory either.
+    Nothing,
+    /// The topmost mount has the view as its root; `sound` says whether it is `ro,nosuid,nodev`.
+    View {
+        /// Whether it is `ro,nosuid,nodev`.
+        sound: bool,
+    },
+    /// Something else is topmost, or one look does not tell: the table does.
+    Other,
 }
 
 /// What went wrong with a mount.

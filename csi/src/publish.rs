@@ -23,11 +23,11 @@ use tonnage_cache::path::Escaped;
 use crate::grant::Grants;
 use crate::inflight::{Call, Registry, VolumeLocks, Waited, WaiterId};
 use crate::loads::Observer;
-use crate::mount::Mounter;
+use crate::mount::{Mounter, Sight};
 use crate::policy::Authorizer;
 use crate::record::{Published, Record};
 use crate::sources::Sources;
-use crate::target::{KubeletRoot, TargetPath};
+use crate::target::{KubeletRoot, Spot, TargetPath};
 use crate::upkeep::Upkeep;
 use crate::volume::{PublishIdentity, VolumeId};
 
@@ -80,6 +80,8 @@ pub struct Publisher {
     locks: VolumeLocks,
     views: Views,
     tasks: TaskTracker,
+    /// One account at a time is told to the observers.
+    telling: tokio::sync::Mutex<()>,
     labels: bool,
 }
 
@@ -112,6 +114,7 @@ impl Publisher {
             loads: Registry::new(Arc::clone(&parts.clock)),
             locks: VolumeLocks::default(),
             tasks: TaskTracker::new(),
+            telling: tokio::sync::Mutex::default(),
             published,
             views,
             labels,
@@ -135,16 +138,13 @@ impl Publisher {
             request.readonly,
         );
         let started = self.parts.clock.monotonic();
-        if self.is_published(&target, &identity).await? {
-            return Ok(());
-        }
         let id = WaiterId {
             volume: request.volume_id.clone(),
             target: target.relative().to_path_buf(),
         };
-        let begun = self.admit(&request, &id, &identity).await;
-        let call = match begun {
-            Ok(call) => call,
+        let call = match self.begin(&request, &target, &id, &identity).await {
+            Ok(Some(call)) => call,
+            Ok(None) => return Ok(()),
             Err(error) => return Err(self.give_up(&id, error).await),
         };
         let authorized = self.parts.clock.monotonic().saturating_sub(started);
@@ -187,36 +187,44 @@ impl Publisher {
         identity: &PublishIdentity,
     ) -> Result<bool, Error> {
         let (target, identity) = (target.clone(), identity.clone());
-        self.blocking(move |this| this.find_published(&target, &identity))
-            .await
+        self.blocking(move |this| {
+            let record = this.published.find(target.relative());
+            let occupant = this.occupant(&target, record.as_ref())?;
+            shows(&target, &identity, &occupant, record.as_ref())
+        })
+        .await
     }
 
-    fn find_published(
-        &self,
-        target: &TargetPath,
-        identity: &PublishIdentity,
-    ) -> Result<bool, Error> {
-        let record = self.published.find(target.relative());
-        let table = self.parts.mounter.mounts()?;
-        match (self.views.occupant(&table, target.path()), record) {
-            (Occupant::Foreign, _) => Err(Error::Foreign {
-                path: target.path().to_path_buf(),
-            }),
-            (
-                Occupant::View { name, sound },
-                Some(Record {
-                    identity: Some(known),
-                    view,
-                    ..
-                }),
-            ) if sound && view == name && known == *identity => Ok(true),
-            // A record that was lost and rebuilt does not say what was asked for; the view decides (`settle`).
-            (Occupant::Nobody, _)
-            | (Occupant::View { .. }, Some(Record { identity: None, .. }) | None) => Ok(false),
-            (Occupant::View { .. }, Some(_)) => Err(Error::Taken {
-                path: target.path().to_path_buf(),
-            }),
+    /// What is topmost on a target. One look tells in most cases, the mount table in the others.
+    fn occupant(&self, target: &TargetPath, record: Option<&Record>) -> Result<Occupant, Error> {
+        match self.parts.root.spot(target) {
+            Ok(Some(spot)) => self.occupant_of(&spot, target, record),
+            Ok(None) => Ok(Occupant::Nobody),
+            // What is wrong with the path is said where it is to be used.
+            Err(_) => self.listed(target),
         }
+    }
+
+    fn occupant_of(
+        &self,
+        spot: &Spot,
+        target: &TargetPath,
+        record: Option<&Record>,
+    ) -> Result<Occupant, Error> {
+        let view = record.map(|record| self.views.path(&record.view));
+        match (self.parts.mounter.look(spot, view.as_deref())?, record) {
+            (Sight::Nothing, _) => Ok(Occupant::Nobody),
+            (Sight::View { sound }, Some(Record { view, .. })) => Ok(Occupant::View {
+                name: view.clone(),
+                sound,
+            }),
+            (Sight::View { .. } | Sight::Other, _) => self.listed(target),
+        }
+    }
+
+    fn listed(&self, target: &TargetPath) -> Result<Occupant, Error> {
+        let table = self.parts.mounter.mounts()?;
+        Ok(self.views.occupant(&table, target.path()))
     }
 
     /// Bytes and files of the volume published at `path`.
@@ -230,15 +238,13 @@ impl Publisher {
             .find(target.relative())
             .filter(|record| record.is_of(volume_id));
         let record = record.ok_or_else(absent)?;
-        let occupant = self.blocking(move |this| {
-            let table = this.parts.mounter.mounts()?;
-            Ok(this.views.occupant(&table, target.path()))
-        });
+        let usage = Usage {
+            bytes: record.bytes,
+            files: record.files,
+        };
+        let occupant = self.blocking(move |this| this.occupant(&target, Some(&record)));
         match occupant.await? {
-            Occupant::View { .. } => Ok(Usage {
-                bytes: record.bytes,
-                files: record.files,
-            }),
+            Occupant::View { .. } => Ok(usage),
             Occupant::Nobody | Occupant::Foreign => Err(absent()),
         }
     }
@@ -254,7 +260,8 @@ impl Publisher {
         (self.published.count(), waiters, running)
     }
 
-    /// Stops all loads, lets mounts and unmounts that have begun come to their end, and returns. Published volumes stay.
+    /// Stops all loads, lets mounts and unmounts that have begun come to their end and their accounts be told, and returns.
+    /// Published volumes stay.
     pub async fn close(&self) {
         self.loads.close().await;
         self.tasks.close();
@@ -277,6 +284,34 @@ impl Publisher {
         tokio::task::spawn_blocking(move || work(&this))
             .await
             .map_err(|_| Error::Task)?
+    }
+}
+
+/// Whether what is on a target is this very volume. Something else there is an error.
+fn shows(
+    target: &TargetPath,
+    identity: &PublishIdentity,
+    occupant: &Occupant,
+    record: Option<&Record>,
+) -> Result<bool, Error> {
+    match (occupant, record) {
+        (Occupant::Foreign, _) => Err(Error::Foreign {
+            path: shown(target),
+        }),
+        (
+            Occupant::View { name, sound: true },
+            Some(Record {
+                identity: Some(known),
+                view,
+                ..
+            }),
+        ) if view == name && known == identity => Ok(true),
+        // A record that was lost and rebuilt does not say what was asked for; the view decides (`settle`).
+        (Occupant::Nobody, _)
+        | (Occupant::View { .. }, Some(Record { identity: None, .. }) | None) => Ok(false),
+        (Occupant::View { .. }, Some(_)) => Err(Error::Taken {
+            path: shown(target),
+        }),
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
-use tonnage_csi::mount::{Error, KernelMounter, Mount, Mounter};
+use tonnage_csi::mount::{Error, KernelMounter, Mount, Mounter, Sight};
 use tonnage_csi::target::Spot;
 use tonnage_csi::volume::MountFlags;
 
@@ -133,6 +133,50 @@ fn privileged_mounts_stack_and_come_off_one_by_one() {
             KernelMounter.detach(&spot).unwrap();
             assert_eq!(on(spot.path()).len(), count);
         }
+    });
+}
+
+#[test]
+fn privileged_a_look_tells_the_view_from_everything_else() {
+    in_namespace(|place| {
+        let look = |spot: &Spot, view: &str| {
+            let view = place.at(view);
+            KernelMounter.look(spot, Some(&view)).unwrap()
+        };
+        let spot = Spot::at(&place.at("kubelet/mount")).unwrap();
+        assert_eq!(look(&spot, "views/ab.0"), Sight::Nothing);
+        spot.ensure_dir().unwrap();
+        assert_eq!(look(&spot, "views/ab.0"), Sight::Nothing);
+        KernelMounter
+            .attach(&place.view(), &spot, MountFlags::default())
+            .unwrap();
+        assert_eq!(look(&spot, "views/ab.0"), Sight::View { sound: true });
+        for other in ["views/ab.0/sub dir", "views", "views/ab.1"] {
+            assert_eq!(look(&spot, other), Sight::Other, "{other}");
+        }
+        assert_eq!(KernelMounter.look(&spot, None).unwrap(), Sight::Other);
+        // A part of the view on top, as kubelet's subPath binds are, and then the view itself, but writable.
+        mount_bind(place.at("views/ab.0/sub dir"), spot.path()).unwrap();
+        assert_eq!(look(&spot, "views/ab.0"), Sight::Other);
+        mount_bind(place.view(), spot.path()).unwrap();
+        assert_eq!(look(&spot, "views/ab.0"), Sight::View { sound: false });
+        for _ in 0..3 {
+            KernelMounter.detach(&spot).unwrap();
+        }
+        assert_eq!(look(&spot, "views/ab.0"), Sight::Nothing);
+    });
+}
+
+#[test]
+fn privileged_a_look_leaves_files_and_links_to_the_table() {
+    in_namespace(|place| {
+        let spot = Spot::at(&place.at("kubelet/mount")).unwrap();
+        std::fs::write(spot.path(), "").unwrap();
+        let look = || KernelMounter.look(&spot, Some(&place.view())).unwrap();
+        assert_eq!(look(), Sight::Other);
+        std::fs::remove_file(spot.path()).unwrap();
+        std::os::unix::fs::symlink(place.view(), spot.path()).unwrap();
+        assert_eq!(look(), Sight::Other);
     });
 }
 

@@ -1,4 +1,4 @@
-//! Finding objects and giving them further names.
+//! Finding objects and manifests, and giving objects further names.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -12,6 +12,7 @@ use crate::buffer::{Buffer, CAPACITY};
 use crate::digest::Digest;
 use crate::disk::{Open, Stat, find};
 use crate::error::{IoContext, PathError};
+use crate::manifest::Manifest;
 
 impl Store {
     /// Whether an object of this size can be linked. One that lies in a seed, or is left unverified from a cloned
@@ -33,6 +34,11 @@ impl Store {
             }
         }
         Ok(None)
+    }
+
+    /// The manifest of this name; `None` if it is absent or damaged. Blocking.
+    pub fn find_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, Error> {
+        self.shared.read_manifest(digest)
     }
 
     /// Gives an object the further name `to`; fails with [`Error::Missing`] if it is not here in this size. On a

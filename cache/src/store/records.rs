@@ -5,7 +5,8 @@
 //! synced.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -50,8 +51,6 @@ impl Records {
         value: &T,
     ) -> Result<(), Error> {
         let path = self.path(kind, name)?;
-        let directory = self.layout.top("records").join(kind);
-        ensure_directory(&*self.disk, &directory)?;
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let fresh = self.layout.top("tmp").join(format!("record-{serial}"));
         let written = write_file(&*self.disk, &fresh, &encode(value)?);
@@ -60,7 +59,18 @@ impl Records {
             let _unused = self.disk.unlink(&fresh);
             return Err(error);
         }
-        self.disk.rename(&fresh, &path).at("rename to", &path)?;
+        self.put(&fresh, kind, &path)
+    }
+
+    /// Renames into the kind's directory, which is made for its first record.
+    fn put(&self, fresh: &Path, kind: &str, path: &Path) -> Result<(), Error> {
+        match self.disk.rename(fresh, path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                ensure_directory(&*self.disk, &self.directory(kind)?)?;
+                self.disk.rename(fresh, path).at("rename to", path)?;
+            }
+            result => result.at("rename to", path)?,
+        }
         Ok(())
     }
 

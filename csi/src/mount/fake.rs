@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tonnage_cache::error::PathError;
 
-use super::{Error, Mount, Mounter, Table};
+use super::{Error, Mount, Mounter, Sight, Table};
 use crate::target::Spot;
 use crate::volume::MountFlags;
 
@@ -23,6 +23,7 @@ pub enum Call {
 struct State {
     mounts: Vec<Mount>,
     calls: Vec<Call>,
+    tables: usize,
     stacking: bool,
     fail: Option<rustix::io::Errno>,
 }
@@ -42,6 +43,11 @@ impl FakeMounter {
     /// Every call so far.
     pub fn calls(&self) -> Vec<Call> {
         self.lock().calls.clone()
+    }
+
+    /// How often the whole table was asked for.
+    pub fn tables(&self) -> usize {
+        self.lock().tables
     }
 
     /// View and target of every mount, oldest first.
@@ -156,12 +162,28 @@ impl Mounter for FakeMounter {
         }
     }
 
+    fn look(&self, spot: &Spot, view: Option<&Path>) -> Result<Sight, Error> {
+        let state = self.lock();
+        let topmost = state
+            .mounts
+            .iter()
+            .rfind(|mount| mount.point == spot.path());
+        Ok(match topmost {
+            None => Sight::Nothing,
+            Some(mount) if view == Some(mount.root.as_path()) => Sight::View {
+                sound: mount.has_options(&["ro", "nosuid", "nodev"]),
+            },
+            Some(_) => Sight::Other,
+        })
+    }
+
     fn mounts(&self) -> Result<Table, Error> {
         let below = Mount {
             options: "rw".to_owned(),
             ..ours(Path::new("/"), Path::new("/"), MountFlags::default())
         };
-        let state = self.lock();
+        let mut state = self.lock();
+        state.tables = state.tables.saturating_add(1);
         Ok(Table::new(
             std::iter::once(below)
                 .chain(state.mounts.iter().cloned())

@@ -1,15 +1,17 @@
 //! Mounts by the kernel: `open_tree` clones the view's mount where nobody sees it, `mount_setattr` makes the clone
 //! read-only, nosuid, nodev and private, `move_mount` shows it. No moment exists in which it can be written.
 
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, fstatvfs, statx};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use tonnage_cache::error::{IoContext, PathError};
 
-use super::{Error, Mounter, Table, setattr};
-use crate::target::Spot;
+use super::{Error, Mounter, Sight, Table, setattr};
+use crate::target::{self, Spot};
 use crate::volume::MountFlags;
 
 /// The real mounter; needs `CAP_SYS_ADMIN` over its mount namespace.
@@ -46,11 +48,69 @@ impl Mounter for KernelMounter {
         })
     }
 
+    fn look(&self, spot: &Spot, view: Option<&Path>) -> Result<Sight, Error> {
+        let root = match spot.open() {
+            Ok(root) => root,
+            Err(error) => return Ok(unopened(&error)),
+        };
+        let Ok(seen) = identity(root.as_fd(), Path::new(""), AtFlags::EMPTY_PATH) else {
+            return Ok(Sight::Other);
+        };
+        match seen.is_mounted {
+            Some(false) => return Ok(Sight::Nothing),
+            Some(true) => {}
+            None => return Ok(Sight::Other),
+        }
+        let wanted = view.map(|view| identity(CWD, view, AtFlags::SYMLINK_NOFOLLOW));
+        if !matches!(wanted, Some(Ok(wanted)) if wanted.inode == seen.inode) {
+            return Ok(Sight::Other);
+        }
+        let flags = fstatvfs(&root).at("look at", spot.path())?.f_flag;
+        let sound =
+            StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV;
+        Ok(Sight::View {
+            sound: flags.contains(sound),
+        })
+    }
+
     fn mounts(&self) -> Result<Table, Error> {
         // Of this thread: a test may have given it a mount namespace of its own.
         let path = Path::new("/proc/thread-self/mountinfo");
         let text = std::fs::read(path).at("read", path)?;
         Table::parse(&text)
+    }
+}
+
+/// Which directory it is, and whether it is the root of a mount.
+struct Identity {
+    /// Device and inode.
+    inode: (u32, u32, u64),
+    /// `None` where the filesystem does not say.
+    is_mounted: Option<bool>,
+}
+
+/// Asks what is known already: a filesystem whose server is dead is not waited for.
+fn identity(directory: BorrowedFd<'_>, path: &Path, flags: AtFlags) -> Result<Identity, Errno> {
+    let flags = flags | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let facts = statx(directory, path, flags, StatxFlags::INO)?;
+    let root = StatxAttributes::MOUNT_ROOT;
+    let told = facts.stx_attributes_mask.contains(root);
+    Ok(Identity {
+        inode: (facts.stx_dev_major, facts.stx_dev_minor, facts.stx_ino),
+        is_mounted: told.then(|| facts.stx_attributes.contains(root)),
+    })
+}
+
+/// Where nothing is, nothing is mounted.
+fn unopened(error: &target::Error) -> Sight {
+    let is_absent = matches!(
+        error,
+        target::Error::Path(error) if error.source.kind() == ErrorKind::NotFound
+    );
+    if is_absent {
+        Sight::Nothing
+    } else {
+        Sight::Other
     }
 }
 

@@ -15,6 +15,7 @@ use crate::identity::Principal;
 use crate::inflight::{WaiterId, Work};
 use crate::policy::Question;
 use crate::status::{Cause, Rpc, code, is_uncertain};
+use crate::target::TargetPath;
 use crate::volume::{Access, Attributes, PublishIdentity};
 
 /// Longest time that authorization may take, in seconds: all pods of a claim wait behind it.
@@ -29,8 +30,33 @@ impl Publisher {
         error
     }
 
+    /// Becomes a waiter; `None` if the target shows the volume already.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        request: &PublishRequest,
+        target: &TargetPath,
+        id: &WaiterId,
+        identity: &PublishIdentity,
+    ) -> Result<Option<LoadCall>, Error> {
+        let looking = self.is_published(target, identity);
+        let admitting = self.admit(request, id, identity);
+        if self.published.find(target.relative()).is_some() {
+            return if looking.await? {
+                Ok(None)
+            } else {
+                admitting.await.map(Some)
+            };
+        }
+        // A target without a record is not published: a look can only refuse, so that nothing waits for it.
+        match tokio::join!(looking, admitting) {
+            // Another call has published it meanwhile.
+            (Ok(true), Err(_)) => Ok(None),
+            (looked, begun) => looked.and(begun).map(Some),
+        }
+    }
+
     /// Decides, and becomes a waiter.
-    pub(super) async fn admit(
+    async fn admit(
         self: &Arc<Self>,
         request: &PublishRequest,
         id: &WaiterId,

@@ -1,5 +1,6 @@
 //! The end of a publish: record, target directory, mount, account. It runs as a task of its own, one at a time for each
-//! volume, so that a dropped call never leaves half of it; every step that fails is taken back.
+//! volume, so that a dropped call never leaves half of it; every step that fails is taken back. The account is told to
+//! the observers when the caller has its answer.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use tonnage_cache::clock::unix_millis;
 use tonnage_cache::error::chain;
 use tonnage_cache::report::{Origins, Phase, Report};
 
-use super::{Admitted, Error, Occupant, Publisher, shown, view_name};
+use super::{Admitted, Error, Occupant, Publisher, shown, shows, view_name};
 use crate::inflight::WaiterId;
 use crate::loads::Load;
 use crate::record::Record;
@@ -32,19 +33,40 @@ impl Publisher {
                 this.retain(&admitted, &loaded).await;
             }
             this.tell_count();
-            settled
+            if let Some(load) = settled? {
+                this.tell(load);
+            }
+            Ok(())
         };
         self.tasks.spawn(work).await.map_err(|_| Error::Task)?
     }
 
-    fn settle_now(&self, admitted: &Admitted, loaded: &Loaded) -> Result<(), Error> {
+    /// Tells the observers of a load, after the answer: no pod waits for its account to be written.
+    fn tell(self: &Arc<Self>, load: Load) {
+        let this = Arc::clone(self);
+        drop(self.tasks.spawn(async move {
+            let _turn = this.telling.lock().await;
+            let told = this.blocking(move |this| {
+                for observer in &this.parts.observers {
+                    observer.load_ended(&load);
+                }
+                Ok(())
+            });
+            if let Err(error) = told.await {
+                tracing::warn!(error = %chain(&error), "a load was not reported");
+            }
+        }));
+    }
+
+    /// Returns the account of a load, if this is what mounted it.
+    fn settle_now(&self, admitted: &Admitted, loaded: &Loaded) -> Result<Option<Load>, Error> {
         let result = self.mount_once(admitted, loaded);
         // Uncertain or final: nothing runs for this waiter any more.
         admitted.call.finish();
         result
     }
 
-    fn mount_once(&self, admitted: &Admitted, loaded: &Loaded) -> Result<(), Error> {
+    fn mount_once(&self, admitted: &Admitted, loaded: &Loaded) -> Result<Option<Load>, Error> {
         let Admitted {
             request,
             target,
@@ -52,8 +74,11 @@ impl Publisher {
             call,
             ..
         } = admitted;
-        if self.find_published(target, identity)? {
-            return Ok(());
+        let started = self.parts.clock.monotonic();
+        let known = self.published.find(target.relative());
+        let occupant = self.occupant(target, known.as_ref())?;
+        if shows(target, identity, &occupant, known.as_ref())? {
+            return Ok(None);
         }
         if !call.is_wanted() {
             return Err(Error::Unpublished);
@@ -67,21 +92,16 @@ impl Publisher {
             self.bind(admitted, loaded)?;
         }
         let record = self.record(admitted, loaded)?;
-        let started = self.parts.clock.monotonic();
-        let table = self.parts.mounter.mounts()?;
-        match self.views.occupant(&table, target.path()) {
+        match occupant {
             Occupant::Nobody => {}
             // Its record was lost: the same content is the same volume, anything else is not ours to replace.
             Occupant::View { name, sound } if sound && name == record.view => {
-                return Ok(self.published.insert(record)?);
+                self.published.insert(record)?;
+                return Ok(None);
             }
-            Occupant::View { .. } => {
+            // Foreign ones were refused before.
+            Occupant::View { .. } | Occupant::Foreign => {
                 return Err(Error::Taken {
-                    path: shown(target),
-                });
-            }
-            Occupant::Foreign => {
-                return Err(Error::Foreign {
                     path: shown(target),
                 });
             }
@@ -98,11 +118,8 @@ impl Publisher {
         fail::fail_point!("publish::after_mount");
         let mounted = self.parts.clock.monotonic().saturating_sub(started);
         let load = self.account(admitted, loaded, mounted);
-        for observer in &self.parts.observers {
-            observer.load_ended(&load);
-        }
         fail::fail_point!("publish::before_ok");
-        Ok(())
+        Ok(Some(load))
     }
 
     /// A claim shows one revision to all its pods.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Error, Occupant, Publisher, shown};
 use crate::inflight::WaiterId;
+use crate::record::Record;
 use crate::target::{Spot, TargetPath};
 use crate::volume::VolumeId;
 
@@ -36,13 +37,13 @@ impl Publisher {
 
     fn unpublish_now(&self, volume: &VolumeId, target: &TargetPath) -> Result<(), Error> {
         let record = self.published.find(target.relative());
-        if record.is_some_and(|record| !record.is_of(volume)) {
+        if record.as_ref().is_some_and(|record| !record.is_of(volume)) {
             // The target is another volume's: this one is absent.
             return Ok(());
         }
         fail::fail_point!("unpublish::before_unmount");
         if let Some(spot) = self.parts.root.spot(target)? {
-            self.detach_all(&spot, target)?;
+            self.detach_all(&spot, target, record.as_ref())?;
             fail::fail_point!("unpublish::after_unmount");
             spot.remove_dir()?;
         }
@@ -53,12 +54,14 @@ impl Publisher {
     }
 
     /// Takes off every mount of ours, topmost first.
-    fn detach_all(&self, spot: &Spot, target: &TargetPath) -> Result<(), Error> {
-        let table = self.parts.mounter.mounts()?;
-        let stacked = table.at(target.path()).count();
-        for _ in 0..stacked {
-            let table = self.parts.mounter.mounts()?;
-            match self.views.occupant(&table, target.path()) {
+    fn detach_all(
+        &self,
+        spot: &Spot,
+        target: &TargetPath,
+        record: Option<&Record>,
+    ) -> Result<(), Error> {
+        loop {
+            match self.occupant_of(spot, target, record)? {
                 Occupant::Nobody => return Ok(()),
                 Occupant::View { .. } => self.parts.mounter.detach(spot)?,
                 Occupant::Foreign => {
@@ -68,6 +71,5 @@ impl Publisher {
                 }
             }
         }
-        Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Publish and unpublish, without waiting.
 
+use std::sync::Arc;
+
 use tonic::Code;
 use tonnage_csi::loads;
 use tonnage_csi::mount::Call;
@@ -404,6 +406,7 @@ async fn each_pod_has_an_account_whose_bytes_say_where_they_came_from() {
     world.publish(&first).await.unwrap();
     world.publish(&second).await.unwrap();
     world.publish(&second).await.unwrap();
+    world.publisher().close().await;
     let loads = loads::recent(world.cache().store().records(), 10).unwrap();
     let seen: Vec<_> = loads
         .iter()
@@ -422,6 +425,35 @@ async fn each_pod_has_an_account_whose_bytes_say_where_they_came_from() {
             .iter()
             .all(|load| load.report.bytes == MODEL_BYTES && load.report.files == 2)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_pod_waits_until_its_account_is_written_and_none_is_lost() {
+    let world = World::start().await;
+    let reporting = Arc::clone(&world.reporting);
+    let slow = reporting.lock().await;
+    for name in ["a", "b"] {
+        world.publish(&world.pod(name, "llama")).await.unwrap();
+    }
+    let records = world.cache().store().records();
+    assert_eq!(loads::recent(records, 10).unwrap(), []);
+    drop(slow);
+    world.publisher().close().await;
+    assert_eq!(loads::recent(records, 10).unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_publish_costs_does_not_grow_with_the_mounts_of_the_node() {
+    let world = World::start().await;
+    let pod = world.pod("a", "llama");
+    let before = world.mounter.tables();
+    for _ in 0..2 {
+        world.publish(&pod).await.unwrap();
+        world.publish(&pod).await.unwrap();
+        world.unpublish(&pod).await.unwrap();
+    }
+    assert_eq!(world.mounter.tables(), before);
+    world.assert_nothing_is_left(&[&pod]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

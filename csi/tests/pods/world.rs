@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use tonnage_cache::cache::{Cache, Config};
 use tonnage_cache::clock::{Clock, SystemClock};
 use tonnage_cache::gate::OpenGate;
@@ -19,7 +19,7 @@ use tonnage_cache::source::Source;
 use tonnage_cache::store::Env;
 use tonnage_csi::grant::OpenGrants;
 use tonnage_csi::identity::Principal;
-use tonnage_csi::loads::Journal;
+use tonnage_csi::loads::{Journal, Load, Observer};
 use tonnage_csi::mount::FakeMounter;
 use tonnage_csi::policy::{Authorizer, Question, Refusal};
 use tonnage_csi::publish::{Holds, Parts, Publisher};
@@ -69,6 +69,20 @@ impl Authorizer for Doorman {
     }
 }
 
+/// Takes as long over a load as the test holds its lock.
+#[derive(Debug)]
+struct SlowObserver(Arc<tokio::sync::Mutex<()>>);
+
+impl Observer for SlowObserver {
+    fn load_ended(&self, _: &Load) {
+        drop(self.0.blocking_lock());
+    }
+
+    fn call_ended(&self, _: &'static str, _: Code, _: Duration) {}
+
+    fn published(&self, _: usize) {}
+}
+
 /// A running driver.
 struct Running {
     publisher: Arc<Publisher>,
@@ -83,6 +97,8 @@ pub(crate) struct World {
     pub(crate) mounter: Arc<FakeMounter>,
     pub(crate) doorman: Arc<Doorman>,
     pub(crate) source: Arc<HeldSource>,
+    /// Held by a test that wants accounts of loads to be slow.
+    pub(crate) reporting: Arc<tokio::sync::Mutex<()>>,
     boot: String,
     running: Option<Running>,
 }
@@ -107,6 +123,7 @@ impl World {
             mounter: Arc::default(),
             doorman: Arc::default(),
             source,
+            reporting: Arc::default(),
             boot: "boot-1".to_owned(),
             running: None,
         };
@@ -141,7 +158,10 @@ impl World {
                 default: Duration::from_mins(1),
                 longest: None,
             },
-            observers: vec![Arc::new(Journal::new(cache.store().records().clone()))],
+            observers: vec![
+                Arc::new(SlowObserver(Arc::clone(&self.reporting))),
+                Arc::new(Journal::new(cache.store().records().clone())),
+            ],
         };
         let publisher = tokio::task::spawn_blocking(move || Publisher::open(parts))
             .await
