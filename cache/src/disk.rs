@@ -20,7 +20,8 @@ mod tree;
 
 pub use faulty::{Fault, FaultyDisk, Verb};
 pub use os::OsDisk;
-pub use threads::{Stopped, Threads};
+pub(crate) use threads::{Crew, Queue};
+pub use threads::{Desk, Job, Running, Stopped, Threads};
 
 /// Block size that lengths and offsets of direct I/O are rounded to.
 pub const BLOCK: u64 = 4096;

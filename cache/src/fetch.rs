@@ -57,7 +57,7 @@ pub struct Job {
     /// Who pays: a namespace, or empty on the command line.
     pub payer: String,
     /// The objects, each path once.
-    pub entries: Vec<Entry>,
+    pub entries: Arc<Vec<Entry>>,
     /// Digests that the entries of these paths must have.
     pub expected: Option<HashMap<RelPath, Digest>>,
     /// How pages are treated.

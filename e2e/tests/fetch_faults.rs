@@ -78,7 +78,7 @@ struct Bench {
     store: Arc<Store>,
     fetcher: Arc<Fetcher>,
     source: Arc<dyn Source>,
-    entries: Vec<Entry>,
+    entries: Arc<Vec<Entry>>,
     meter: Meter,
     _directory: TempDir,
 }
@@ -135,7 +135,7 @@ impl Bench {
             store,
             fetcher,
             source,
-            entries,
+            entries: Arc::new(entries),
             meter,
             _directory: directory,
         }
@@ -145,7 +145,7 @@ impl Bench {
         Job {
             source: Arc::clone(&self.source),
             payer: String::new(),
-            entries: self.entries.clone(),
+            entries: Arc::clone(&self.entries),
             expected: None,
             page_cache: PageCache::Direct,
             progress: Arc::new(Progress::default()),
@@ -185,7 +185,7 @@ async fn without_faults_every_byte_is_sent_once_and_charged_once() {
     let outcome = bench.fetch().await.unwrap();
     bench.check("no fault", &outcome);
     let wire = bench.server.wire();
-    for entry in &bench.entries {
+    for entry in bench.entries.iter() {
         assert!(
             wire.sent_once(BUCKET, &entry.key, entry.size),
             "{}",

@@ -1,23 +1,13 @@
 //! Counts allocations by the line of ours that asked for them.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 /// Frames that are kept of each allocation: enough to pass through a future's wrappers to a line of ours.
 const FRAMES: usize = 64;
-/// Lines below this many allocations per part are not shown.
-const SHOWN_FROM: f64 = 0.02;
 
-/// Allocations of a stretch of work, by call site.
-pub(crate) struct Counted(BTreeMap<String, u64>);
-
-/// What a longer stretch took more, per part.
-pub(crate) struct More {
-    /// Allocations.
-    pub(crate) per_part: f64,
-    by_site: Vec<(f64, String)>,
-}
+/// Allocations by call site; negative where they are a difference.
+pub(crate) struct Counted(BTreeMap<String, f64>);
 
 /// Does the work and counts the allocations of all threads meanwhile.
 pub(crate) async fn count(work: impl Future<Output = ()>) -> Counted {
@@ -45,28 +35,33 @@ impl Counted {
                 .map(|index| usize::try_from(index.as_u64().unwrap()).unwrap())
                 .map(|index| frames[index].as_str().unwrap())
                 .collect();
-            let blocks = point["tbk"].as_u64().unwrap();
+            let blocks = point["tbk"].as_u64().unwrap() as f64;
             *sites.entry(site(&trace)).or_default() += blocks;
         }
         Self(sites)
     }
 
-    /// What this took more than a shorter stretch of `parts` parts less.
-    pub(crate) fn since(&self, shorter: &Self, parts: f64) -> More {
-        let mut by_site: Vec<(f64, String)> = self
-            .0
-            .iter()
-            .map(|(site, blocks)| {
-                let before = shorter.0.get(site).copied().unwrap_or_default();
-                ((*blocks as f64 - before as f64) / parts, site.clone())
-            })
-            .collect();
-        by_site.sort_by(|one, two| two.0.total_cmp(&one.0));
-        let all = |counted: &Self| counted.0.values().sum::<u64>() as f64;
-        More {
-            per_part: (all(self) - all(shorter)) / parts,
-            by_site,
+    /// What this took more than a shorter stretch of the same work.
+    pub(crate) fn since(mut self, shorter: &Self) -> Self {
+        for (site, blocks) in &shorter.0 {
+            *self.0.entry(site.clone()).or_default() -= blocks;
         }
+        self
+    }
+
+    /// All of them.
+    pub(crate) fn total(&self) -> f64 {
+        self.0.values().sum()
+    }
+
+    /// Those of one site.
+    pub(crate) fn at(&self, site: &str) -> f64 {
+        self.0.get(site).copied().unwrap_or_default()
+    }
+
+    /// The sites.
+    pub(crate) fn sites(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 }
 
@@ -103,16 +98,4 @@ fn is_of_the_cache(file: &str) -> bool {
         let path = root.join(front).join(file);
         path.starts_with(root.join("cache/src")) && path.is_file()
     })
-}
-
-impl fmt::Display for More {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2} allocations per part", self.per_part)?;
-        for (per_part, site) in &self.by_site {
-            if per_part.abs() >= SHOWN_FROM {
-                write!(f, "\n  {per_part:8.3} {site}")?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -136,7 +136,12 @@ impl Cache {
             report.add_phase(Phase::Resolve, laps.lap());
             let rest = gathering.missing_of(&mine);
             if !rest.is_empty() {
-                let entries = pick(&revision.entries, &rest);
+                // The listing itself, not a copy, where all of it is to be fetched: it may have very many entries.
+                let entries = if rest.len() == revision.entries.len() {
+                    Arc::clone(&revision.entries)
+                } else {
+                    Arc::new(pick(&revision.entries, &rest))
+                };
                 let digests = self
                     .fetch(reference, entries, options, report, &mut laps)
                     .await?;
@@ -151,7 +156,7 @@ impl Cache {
     async fn fetch(
         &self,
         reference: &Reference,
-        entries: Vec<Entry>,
+        entries: Arc<Vec<Entry>>,
         options: &LoadOptions,
         report: &mut Report,
         laps: &mut Laps,

@@ -1,46 +1,33 @@
-//! A fixed set of threads that run blocking verbs and answer by a one-shot channel.
+//! A fixed set of threads that run blocking jobs and answer.
 //!
 //! Invariants: a job that was accepted runs to its end even if nobody waits for the answer any more; dropping the
-//! set runs what is queued and joins the threads; a job that panics ends itself, not its thread.
+//! set runs what is queued and joins the threads; a job that panics ends itself, not its thread, and who waits for it
+//! learns that. A job on a [`Desk`] that is used again asks for no memory.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
+mod crew;
+mod desk;
 
-type Job = Box<dyn FnOnce() + Send>;
+pub(crate) use crew::{Crew, Queue};
+pub use desk::{Desk, Job, Running};
 
-/// The threads are gone, or the job panicked.
+use desk::Work;
+
+/// The job panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("an I/O thread ended before its work was done")]
 pub struct Stopped;
 
 /// Threads that take jobs from one queue.
-pub struct Threads {
-    queue: Arc<Queue>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
-    closed: bool,
-}
+pub struct Threads(Crew<Arc<dyn Work>>);
 
 impl fmt::Debug for Threads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Threads")
-            .field("threads", &self.threads.len())
+            .field("threads", &self.count())
             .finish_non_exhaustive()
     }
 }
@@ -48,25 +35,17 @@ impl fmt::Debug for Threads {
 impl Threads {
     /// Starts `count` threads (at least one) with this name.
     pub fn start(name: &str, count: usize) -> io::Result<Self> {
-        let queue = Arc::<Queue>::default();
-        let mut threads = Vec::new();
-        for _ in 0..count.max(1) {
-            let queue = Arc::clone(&queue);
-            let thread = std::thread::Builder::new().name(name.to_owned());
-            threads.push(thread.spawn(move || queue.work())?);
-        }
-        Ok(Self { queue, threads })
+        let work = |queue: &Queue<Arc<dyn Work>>| {
+            while let Some(work) = queue.next() {
+                work.work();
+            }
+        };
+        Crew::start(name, count, work).map(Self)
     }
 
     /// How many threads there are.
     pub fn count(&self) -> usize {
-        self.threads.len()
-    }
-
-    /// Queues a job that nobody waits for.
-    pub fn submit(&self, job: impl FnOnce() + Send + 'static) {
-        self.queue.lock().jobs.push_back(Box::new(job));
-        self.queue.changed.notify_one();
+        self.0.count()
     }
 
     /// Queues a job now and waits for its answer. The job runs even if the returned future is dropped.
@@ -74,60 +53,15 @@ impl Threads {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = Result<T, Stopped>> + Send + 'static {
-        let (sender, receiver) = oneshot::channel();
-        self.submit(move || {
-            // An error means that nobody waits any more.
-            let _unheard = sender.send(job());
-        });
-        async move { receiver.await.map_err(|_| Stopped) }
-    }
-}
-
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn next(&self) -> Option<Job> {
-        let mut state = self.lock();
-        loop {
-            if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
-            }
-            if state.closed {
-                return None;
-            }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn work(&self) {
-        while let Some(job) = self.next() {
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                tracing::error!("a job on an I/O thread panicked");
-            }
-        }
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.queue.lock().closed = true;
-        self.queue.changed.notify_all();
-        let here = std::thread::current().id();
-        for thread in self.threads.drain(..) {
-            if thread.thread().id() != here && thread.join().is_err() {
-                tracing::error!("an I/O thread panicked");
-            }
-        }
+        let running = Desk::default().begin(self, job);
+        async move { running.await.1 }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[tokio::test]
@@ -153,5 +87,37 @@ mod tests {
         }
         drop(threads);
         assert_eq!(*done.lock().unwrap(), 100);
+    }
+
+    struct Double(u32);
+
+    impl Job for Double {
+        type Answer = u32;
+
+        fn run(self) -> u32 {
+            assert_ne!(self.0, 0, "on purpose");
+            self.0 * 2
+        }
+    }
+
+    #[tokio::test]
+    async fn a_desk_serves_job_after_job_panics_included() {
+        let threads = Threads::start("test", 2).unwrap();
+        let mut desk = Desk::default();
+        for number in [1, 0, 7, 0, 0, 30] {
+            let (free, answer) = desk.begin(&threads, Double(number)).await;
+            assert_eq!(answer.ok(), Some(number * 2).filter(|double| *double > 0));
+            desk = free;
+        }
+    }
+
+    #[test]
+    fn the_answer_to_nobody_is_dropped() {
+        let answer = Arc::new(());
+        let threads = Threads::start("test", 1).unwrap();
+        let given = Arc::clone(&answer);
+        drop(Desk::default().begin(&threads, move || given));
+        drop(threads);
+        assert_eq!(Arc::strong_count(&answer), 1);
     }
 }

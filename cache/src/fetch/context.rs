@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::Pool;
@@ -30,7 +31,7 @@ pub(super) struct Context {
     pub(super) pace: Option<Arc<Pace>>,
     pub(super) source: Arc<dyn Source>,
     pub(super) payer: String,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Arc<Vec<Entry>>,
     pub(super) expected: Option<HashMap<RelPath, Digest>>,
     pub(super) progress: Arc<Progress>,
     /// Ends every request of the job.
@@ -53,6 +54,11 @@ impl Context {
         self.entry(index).map_or(0, |entry| entry.size)
     }
 
+    /// The object key of an entry; empty if there is none.
+    pub(super) fn key_of(&self, index: usize) -> &str {
+        self.entry(index).map_or("", |entry| &entry.key)
+    }
+
     /// The digest that an entry must have, if one is known.
     pub(super) fn expected(&self, entry: &Entry) -> Option<Digest> {
         self.expected.as_ref()?.get(&entry.path).copied()
@@ -69,10 +75,16 @@ impl Context {
             .note_object(self.source.uid(), &self.key(entry), digest, entry.size)
     }
 
-    /// Waits until the write-rate cap, if there is one, lets `bytes` be written.
+    /// When the write-rate cap lets `bytes` be written; `None` if there is none, or now.
+    pub(super) fn book(&self, bytes: usize) -> Option<Instant> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.pace.as_ref()?.book(bytes)
+    }
+
+    /// Waits until the write-rate cap lets `bytes` be written.
     pub(super) async fn turn(&self, bytes: usize) {
-        if let Some(pace) = &self.pace {
-            pace.turn(u64::try_from(bytes).unwrap_or(u64::MAX)).await;
+        if let Some(turn) = self.book(bytes) {
+            sleep_until(turn).await;
         }
     }
 

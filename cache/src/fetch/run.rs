@@ -9,14 +9,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt as _};
-
 use crate::buffer::Buffer;
 use crate::digest::{Digest, PART_SIZE, PartHash, PartHasher, part_length};
 use crate::gate::{Demand, Purpose, Refusal};
 use crate::source::{self, Entry};
-use crate::store::{self, Partial, Stored, Writing};
+use crate::store::{self, Part, Stored, Writing};
 
 use super::body::{Reader, stalled};
 use super::context::Context;
@@ -24,6 +21,11 @@ use super::grant::Grant;
 use super::hedge::Race;
 use super::plan::Run;
 use super::slots::Slot;
+
+mod writes;
+
+pub(super) use writes::Destination;
+use writes::{Writes, Written};
 
 /// Writes of one request that may be under way while the next part is received.
 const WRITES: usize = 2;
@@ -37,10 +39,8 @@ pub(super) struct Ask {
     pub(super) run: Run,
     /// Why.
     pub(super) purpose: Purpose,
-    /// Where the parts go; `None` for a small file.
-    pub(super) partial: Option<Arc<Partial>>,
-    /// How a small file is written.
-    pub(super) writing: Writing,
+    /// Where the parts go.
+    pub(super) to: Destination,
     /// Who keeps which part.
     pub(super) race: Arc<Race>,
 }
@@ -95,26 +95,18 @@ impl From<source::Error> for Failure {
     }
 }
 
-#[derive(Debug)]
-struct Written {
-    length: u64,
-    time: Duration,
-    small: Option<(Digest, Stored)>,
-    result: Result<(), store::Error>,
-}
-
-type Writes = FuturesUnordered<BoxFuture<'static, Written>>;
-
 /// Runs one request to its end. The slot is held until then.
 pub(super) async fn run(context: Arc<Context>, ask: Ask, slot: Slot) -> Ran {
+    let parts = ask.run.parts.end.saturating_sub(ask.run.parts.start);
     let mut request = Request {
         ran: Ran {
             id: ask.id,
             hedge: ask.purpose == Purpose::Hedge,
+            writes: Vec::with_capacity(usize::try_from(parts).unwrap_or_default()),
             ..Ran::default()
         },
         reader: None,
-        writes: FuturesUnordered::new(),
+        writes: Writes::new(Arc::clone(&context), ask.to.clone(), WRITES),
         context,
         ask,
     };
@@ -140,14 +132,6 @@ struct Request {
     ran: Ran,
     reader: Option<Reader>,
     writes: Writes,
-}
-
-/// A part that is complete in memory.
-struct Received {
-    part: u64,
-    buffer: Buffer,
-    length: usize,
-    hash: PartHash,
 }
 
 impl Request {
@@ -190,8 +174,7 @@ impl Request {
         self.ran.waited = context.clock.monotonic().saturating_sub(start);
         match opened {
             Ok(Ok(body)) => {
-                let clock = Arc::clone(&context.clock);
-                self.reader = Some(Reader::new(body, &entry.key, stall_after, clock));
+                self.reader = Some(Reader::new(body, Arc::clone(context), self.ask.run.entry));
                 Ok(grant)
             }
             Ok(Err(error)) => {
@@ -233,7 +216,7 @@ impl Request {
         loop {
             tokio::select! {
                 biased;
-                Some(written) = writes.next(), if !writes.is_empty() => ran.settle(written)?,
+                Some(written) = writes.next() => ran.settle(written)?,
                 buffer = &mut take => return Ok(buffer),
             }
         }
@@ -244,9 +227,8 @@ impl Request {
         size: u64,
         part: u64,
         mut buffer: Buffer,
-    ) -> Result<Received, Failure> {
+    ) -> Result<Part, Failure> {
         let Self {
-            context,
             ran,
             writes,
             reader,
@@ -259,18 +241,17 @@ impl Request {
         let mut hasher = PartHasher::new(size, part);
         {
             let target = buffer.bytes_mut().get_mut(..length).unwrap_or_default();
-            let seen = |bytes| context.saw(bytes);
-            let mut fill = pin!(reader.fill(target, &mut hasher, &seen));
+            let mut fill = pin!(reader.fill(target, &mut hasher));
             loop {
                 tokio::select! {
                     biased;
-                    Some(written) = writes.next(), if !writes.is_empty() => ran.settle(written)?,
+                    Some(written) = writes.next() => ran.settle(written)?,
                     filled = &mut fill => break filled?,
                 }
             }
         }
-        Ok(Received {
-            part,
+        Ok(Part {
+            index: part,
             buffer,
             length,
             hash: hasher.finish(),
@@ -278,30 +259,21 @@ impl Request {
     }
 
     /// Hands a part to the store, unless the other request of this run was quicker.
-    fn keep(&mut self, entry: &Entry, received: Received) -> Result<(), Failure> {
-        if let (PartHash::Whole(found), Some(expected)) =
-            (received.hash, self.context.expected(entry))
+    fn keep(&mut self, entry: &Entry, part: Part) -> Result<(), Failure> {
+        if let (PartHash::Whole(found), Some(expected)) = (part.hash, self.context.expected(entry))
             && found != expected
         {
             return Err(Failure::Mismatch { expected, found });
         }
-        if !self.ask.race.claim(received.part) {
-            return Ok(());
+        if self.ask.race.claim(part.index) {
+            self.writes.begin(part);
         }
-        let context = Arc::clone(&self.context);
-        let write: BoxFuture<'static, Written> = if let Some(partial) = &self.ask.partial {
-            Box::pin(write_part(context, Arc::clone(partial), received))
-        } else {
-            let file = (self.ask.run.entry, self.ask.writing);
-            Box::pin(write_small(context, file, received))
-        };
-        self.writes.push(write);
         Ok(())
     }
 
     /// Waits until at most `most` writes are under way.
     async fn drain(&mut self, most: usize) -> Result<(), Failure> {
-        while self.writes.len() > most {
+        while self.writes.count() > most {
             if let Some(written) = self.writes.next().await {
                 self.ran.settle(written)?;
             }
@@ -334,49 +306,6 @@ impl Ran {
             self.writes.push(written.time);
         }
         Ok(())
-    }
-}
-
-async fn write_part(context: Arc<Context>, partial: Arc<Partial>, received: Received) -> Written {
-    let Received {
-        part,
-        buffer,
-        length,
-        hash,
-    } = received;
-    context.turn(length).await;
-    let start = context.clock.monotonic();
-    let result = partial.write(part, buffer, length, hash).await;
-    let length = u64::try_from(length).unwrap_or(u64::MAX);
-    Written {
-        length,
-        time: context.clock.monotonic().saturating_sub(start),
-        small: None,
-        result: result.map(|_buffer| context.progress.add_bytes(length)),
-    }
-}
-
-async fn write_small(context: Arc<Context>, file: (usize, Writing), received: Received) -> Written {
-    let Received {
-        buffer,
-        length,
-        hash,
-        ..
-    } = received;
-    context.turn(length).await;
-    let start = context.clock.monotonic();
-    let result = put_small(&context, file, (buffer, length, hash)).await;
-    let length = u64::try_from(length).unwrap_or(u64::MAX);
-    let time = context.clock.monotonic().saturating_sub(start);
-    let (small, result) = match result {
-        Ok(stored) => (Some(stored), Ok(())),
-        Err(error) => (None, Err(error)),
-    };
-    Written {
-        length,
-        time,
-        small,
-        result,
     }
 }
 

@@ -90,7 +90,7 @@ fn job(source: &Arc<FakeSource>) -> Job {
     Job {
         source: Arc::clone(source) as Arc<dyn Source>,
         payer: "team-a".to_owned(),
-        entries: source.entries(),
+        entries: Arc::new(source.entries()),
         expected: None,
         page_cache: PageCache::Direct,
         progress: Arc::new(Progress::default()),
@@ -133,6 +133,21 @@ async fn every_byte_is_asked_for_exactly_once() {
     assert!(outcome.connections >= 2);
     assert_eq!(outcome.page_cache, "direct: as asked");
     assert_eq!(bench.pool.in_use(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_that_wait_for_their_turn_are_all_written() {
+    let source = Arc::new(FakeSource::new(&[
+        ("large", 12 * MIB + 9),
+        ("small", 70_000),
+    ]));
+    let settings = Settings {
+        write_rate: Some(64 * MIB as u64),
+        ..quick()
+    };
+    let bench = Bench::new(settings);
+    let outcome = bench.fetch_all(&source).await;
+    assert_eq!(outcome.origins.source, source.total());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,11 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http::uri::{self, PathAndQuery, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
-use url::Url;
 
 use super::Error;
 use super::config::SourceConfig;
@@ -38,12 +38,14 @@ mod body;
 mod failure;
 mod link;
 mod pool;
+mod target;
 mod tls;
 mod wire;
 
 pub(super) use body::ReplyBody;
 use link::{Link, Sent};
 use pool::Pool;
+use target::{Target, Targets};
 use wire::Wire;
 
 /// Most bytes of a response's head, and what is read at once until it is complete.
@@ -70,6 +72,7 @@ struct Inner {
     tls: OnceCell<tokio_rustls::TlsConnector>,
     connect_timeout: Duration,
     read_timeout: Duration,
+    targets: Targets,
     pool: Arc<Pool>,
 }
 
@@ -81,14 +84,6 @@ pub(super) struct Reply {
     pub(super) headers: HeaderMap,
     /// What follows.
     pub(super) body: ReplyBody,
-}
-
-/// Where a connection leads.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Target {
-    tls: bool,
-    host: String,
-    port: u16,
 }
 
 impl fmt::Debug for Transport {
@@ -107,12 +102,6 @@ impl fmt::Debug for Reply {
     }
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
 impl Transport {
     /// A transport with no connection yet.
     pub(super) fn new(config: &SourceConfig, gate: Arc<dyn Gate>) -> Self {
@@ -126,6 +115,7 @@ impl Transport {
             tls: OnceCell::new(),
             connect_timeout: seconds(config.connect_timeout_seconds, CONNECT_TIMEOUT),
             read_timeout: seconds(config.read_timeout_seconds, READ_TIMEOUT),
+            targets: Targets::default(),
             pool: Arc::new(Pool::default()),
         }))
     }
@@ -137,7 +127,7 @@ impl Transport {
 
     /// Sends a request with an absolute URL and waits for the response's head.
     pub(super) async fn send(&self, request: HttpRequest) -> Result<Reply, Error> {
-        let target = Target::of(request.uri())?;
+        let target = self.0.targets.get(request.uri())?;
         let mut request = origin_form(request, &target)?;
         let method = request.method().clone();
         let wait = self.0.read_timeout;
@@ -238,49 +228,10 @@ impl Reply {
     }
 }
 
-impl Target {
-    /// Host and port of a URL; other notations of an address become the plain one.
-    fn of(uri: &Uri) -> Result<Self, Error> {
-        let bad = || {
-            Error::Reference(format!(
-                "{} is not a URL",
-                Escaped(uri.host().unwrap_or_default())
-            ))
-        };
-        let authority = uri.authority().ok_or_else(bad)?;
-        let scheme = uri.scheme_str().unwrap_or_default();
-        let url = Url::parse(&format!("{scheme}://{authority}/")).map_err(|_| bad())?;
-        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
-            return Err(bad());
-        };
-        Ok(Self {
-            tls: scheme == "https",
-            host: host.to_owned(),
-            port,
-        })
-    }
-
-    /// The address, if the host is one.
-    fn literal(&self) -> Option<IpAddr> {
-        self.host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse()
-            .ok()
-    }
-}
-
+/// What is sent to a server: no scheme, no host, and what every request says.
 fn origin_form(mut request: HttpRequest, target: &Target) -> Result<HttpRequest, Error> {
-    let default_port = if target.tls { 443 } else { 80 };
-    let host = if target.port == default_port {
-        target.host.clone()
-    } else {
-        target.to_string()
-    };
-    let bad = |_| Error::Reference(format!("{} is not a host", Escaped(&host)));
-    let value = HeaderValue::from_str(&host).map_err(bad)?;
     let headers = request.headers_mut();
-    headers.insert(header::HOST, value);
+    headers.insert(header::HOST, target.header.clone());
     headers.insert(
         header::USER_AGENT,
         HeaderValue::from_static(concat!("tonnage/", env!("CARGO_PKG_VERSION"))),
@@ -289,15 +240,13 @@ fn origin_form(mut request: HttpRequest, target: &Target) -> Result<HttpRequest,
         header::ACCEPT_ENCODING,
         HeaderValue::from_static("identity"),
     );
-    let path = request
-        .uri()
-        .path_and_query()
-        .map_or("/", |path| path.as_str());
-    *request.uri_mut() = Uri::builder().path_and_query(path).build().map_err(|_| {
-        Error::Reference(format!(
-            "{} is not a path",
-            Escaped(path.split('?').next().unwrap_or_default())
-        ))
+    let mut origin = uri::Parts::default();
+    let path = request.uri().path_and_query();
+    // An empty path shows as a slash and has to become one.
+    let path = path.filter(|path| path.as_str() != "/").cloned();
+    origin.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    *request.uri_mut() = Uri::from_parts(origin).map_err(|_| {
+        Error::Reference(format!("{} is not a path", Escaped(request.uri().path())))
     })?;
     Ok(request)
 }

@@ -27,6 +27,9 @@ const PAGE_MAX: usize = 8 << 20;
 /// Objects asked for per page.
 const PAGE_OBJECTS: u32 = 1000;
 
+/// Bytes of a usual key and version in a URL, so that it is put together in one piece.
+const URL_ROOM: usize = 256;
+
 /// RFC 3986 unreserved characters stay; the slash of a key does too.
 const QUERY: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
@@ -130,7 +133,7 @@ impl Remote {
 
     async fn page(&self, prefix: &str, token: Option<&str>, most: u32) -> Result<Page, Error> {
         let url = self.dialect.page_url(prefix, token, most);
-        let reply = self.send(&url, |_| {}).await?;
+        let reply = self.send(url, |_| {}).await?;
         if reply.status != StatusCode::OK {
             return Err(outcome::refuse(reply, Asked::Listing(&self.place)).await);
         }
@@ -154,7 +157,7 @@ impl Remote {
             .dialect
             .object_url(&entry.key, entry.version.version.as_deref());
         let reply = self
-            .send(&url, |request| answer::pin(request, entry, &range))
+            .send(url, |request| answer::pin(request, entry, &range))
             .await?;
         if reply.status.is_success() {
             answer::body(reply, entry, &range)
@@ -165,14 +168,17 @@ impl Remote {
 
     /// Sends a signed GET. If the store refuses the keys and their files have changed since, sends it once
     /// more with the new ones.
-    async fn send(&self, url: &str, prepare: impl Fn(&mut HttpRequest)) -> Result<Reply, Error> {
+    async fn send(&self, url: String, prepare: impl Fn(&mut HttpRequest)) -> Result<Reply, Error> {
+        let uri = Uri::try_from(url).map_err(|_| {
+            Error::Reference(format!("{}: the key is too long for a URL", self.place))
+        })?;
         let keys = self.credentials.current()?;
-        let reply = self.send_with(url, &prepare, keys.as_ref()).await?;
+        let reply = self.send_with(&uri, &prepare, keys.as_ref()).await?;
         if matches!(reply.status.as_u16(), 400 | 401 | 403) {
             let fresh = self.credentials.current()?;
             if fresh != keys {
                 reply.drain().await;
-                return self.send_with(url, &prepare, fresh.as_ref()).await;
+                return self.send_with(&uri, &prepare, fresh.as_ref()).await;
             }
         }
         Ok(reply)
@@ -180,14 +186,12 @@ impl Remote {
 
     async fn send_with(
         &self,
-        url: &str,
+        uri: &Uri,
         prepare: impl Fn(&mut HttpRequest),
         keys: Option<&Keys>,
     ) -> Result<Reply, Error> {
         let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.uri_mut() = Uri::try_from(url).map_err(|_| {
-            Error::Reference(format!("{}: the key is too long for a URL", self.place))
-        })?;
+        request.uri_mut().clone_from(uri);
         prepare(&mut request);
         self.dialect.sign(&mut request, keys, &self.place).await?;
         self.transport.send(request).await
@@ -248,14 +252,15 @@ impl Dialect {
             Self::Gcs(gcs) => (gcs.base(), "generation"),
             Self::Azure(azure) => (azure.base(), "versionid"),
         };
-        let key = utf8_percent_encode(key, &KEY);
-        match version {
-            Some(version) => format!(
-                "{base}/{key}?{name}={}",
-                utf8_percent_encode(version, &QUERY)
-            ),
-            None => format!("{base}/{key}"),
+        let mut url = String::with_capacity(base.len().saturating_add(URL_ROOM));
+        url.push_str(base);
+        url.push('/');
+        url.extend(utf8_percent_encode(key, &KEY));
+        if let Some(version) = version {
+            url.extend(["?", name, "="]);
+            url.extend(utf8_percent_encode(version, &QUERY));
         }
+        url
     }
 
     /// The page, or nothing if the text is not a listing.

@@ -16,7 +16,7 @@ use super::error::Error;
 use super::{Shared, Store};
 use crate::buffer::{Buffer, CAPACITY};
 use crate::digest::{Digest, PART_SIZE, PartHash, combine, part_length};
-use crate::disk::Handle;
+use crate::disk::{Desk, Handle, Job, Running};
 use crate::error::IoContext;
 use crate::journal;
 
@@ -73,6 +73,34 @@ pub struct Partial {
     pub(super) verified: Vec<Option<PartHash>>,
 }
 
+/// A part that is complete in memory.
+#[derive(Debug)]
+pub struct Part {
+    /// Its number in the file.
+    pub index: u64,
+    /// Its bytes, which must be those that were hashed.
+    pub buffer: Buffer,
+    /// How many bytes of the buffer.
+    pub length: usize,
+    /// Their hash.
+    pub hash: PartHash,
+}
+
+/// The write of one part, as an I/O thread does it; the answer is the buffer.
+#[derive(Debug)]
+pub struct PartWrite {
+    body: Arc<Body>,
+    part: Part,
+}
+
+impl Job for PartWrite {
+    type Answer = Result<Buffer, Error>;
+
+    fn run(self) -> Self::Answer {
+        self.body.write(self.part)
+    }
+}
+
 /// What a commit yields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
@@ -101,13 +129,20 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Body {
-    fn write(
-        &self,
-        index: u64,
-        mut buffer: Buffer,
-        length: usize,
-        hash: PartHash,
-    ) -> Result<Buffer, Error> {
+    fn write(&self, part: Part) -> Result<Buffer, Error> {
+        let Part {
+            index,
+            mut buffer,
+            length,
+            hash,
+        } = part;
+        if length == 0 || length as u64 != part_length(self.size, index) {
+            return Err(Error::Part {
+                index,
+                length: length as u64,
+                size: self.size,
+            });
+        }
         let disk = &*self.shared.disk;
         let offset = index.saturating_mul(PART_SIZE);
         let handle = self
@@ -176,8 +211,13 @@ impl Partial {
         &self.verified
     }
 
-    /// Writes part `index`, then journals it. Concurrent calls for different parts are fine; the write ends even
-    /// if the future is dropped. The bytes must be those that were hashed.
+    /// Begins to write a part and journal it. Several may be under way; the write ends even if nobody waits for it.
+    pub fn begin_write(&self, desk: Desk<PartWrite>, part: Part) -> Running<PartWrite> {
+        let body = Arc::clone(&self.body);
+        desk.begin(&self.store.threads, PartWrite { body, part })
+    }
+
+    /// Writes one part on a desk of its own, as [`Partial::begin_write`] does.
     pub async fn write(
         &self,
         index: u64,
@@ -185,19 +225,14 @@ impl Partial {
         length: usize,
         hash: PartHash,
     ) -> Result<Buffer, Error> {
-        let body = Arc::clone(&self.body);
-        let size = body.size;
-        if length == 0 || length as u64 != part_length(size, index) {
-            return Err(Error::Part {
-                index,
-                length: length as u64,
-                size,
-            });
-        }
-        self.store
-            .threads
-            .run(move || body.write(index, buffer, length, hash))
-            .await?
+        let part = Part {
+            index,
+            buffer,
+            length,
+            hash,
+        };
+        let (_desk, written) = self.begin_write(Desk::default(), part).await;
+        written?
     }
 
     /// Switches how the next parts are written; may change in mid-file.

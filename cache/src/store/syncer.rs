@@ -12,11 +12,11 @@
 //! reports an error is lost. The filesystem's sync also waits for what others wrote: after one that took long, files
 //! are synced one by one for a while. A permit is given back only when its file is settled.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,7 +26,7 @@ use super::damage::Cause;
 use super::error::{Error, error_at};
 use super::probe::is_unsupported;
 use crate::digest::Digest;
-use crate::disk::Handle;
+use crate::disk::{Crew, Handle, Queue};
 use crate::error::{IoContext, chain};
 
 /// Fewest files, or directories, for which the whole filesystem is synced.
@@ -48,81 +48,25 @@ pub(super) struct Pending {
 
 /// The running threads; dropping them settles what is queued and joins them.
 #[derive(Debug)]
-pub(super) struct Syncer {
-    queue: Arc<Queue>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    pending: Vec<Pending>,
-    closed: bool,
-}
+pub(super) struct Syncer(Crew<Pending>);
 
 impl Syncer {
     /// Starts `count` threads (at least one).
     pub(super) fn start(shared: &Arc<Shared>, count: usize) -> io::Result<Self> {
-        let mut syncer = Self {
-            queue: Arc::default(),
-            threads: Vec::new(),
+        let shared = Arc::clone(shared);
+        let work = move |queue: &Queue<Pending>| {
+            while let Some(batch) = queue.all() {
+                if catch_unwind(AssertUnwindSafe(|| shared.settle(batch))).is_err() {
+                    tracing::error!("a syncing thread panicked; its files wait for the next start");
+                }
+            }
         };
-        for _ in 0..count.max(1) {
-            let (queue, shared) = (Arc::clone(&syncer.queue), Arc::clone(shared));
-            let thread = std::thread::Builder::new().name("tonnage-sync".to_owned());
-            syncer
-                .threads
-                .push(thread.spawn(move || queue.work(&shared))?);
-        }
-        Ok(syncer)
+        Crew::start("tonnage-sync", count, work).map(Self)
     }
 
     /// Queues a file; its permit bounds the queue.
     pub(super) fn submit(&self, pending: Pending) {
-        self.queue.lock().pending.push(pending);
-        self.queue.changed.notify_one();
-    }
-}
-
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for files and takes all that are there; `None` once there will be no more.
-    fn take(&self) -> Option<Vec<Pending>> {
-        let idle = |state: &mut State| state.pending.is_empty() && !state.closed;
-        let mut state = self
-            .changed
-            .wait_while(self.lock(), idle)
-            .unwrap_or_else(PoisonError::into_inner);
-        Some(std::mem::take(&mut state.pending)).filter(|pending| !pending.is_empty())
-    }
-
-    fn work(&self, shared: &Shared) {
-        while let Some(batch) = self.take() {
-            if catch_unwind(AssertUnwindSafe(|| shared.settle(batch))).is_err() {
-                tracing::error!("a syncing thread panicked; its files wait for the next start");
-            }
-        }
-    }
-}
-
-impl Drop for Syncer {
-    fn drop(&mut self) {
-        self.queue.lock().closed = true;
-        self.queue.changed.notify_all();
-        let here = std::thread::current().id();
-        for thread in self.threads.drain(..) {
-            if thread.thread().id() != here && thread.join().is_err() {
-                tracing::error!("a syncing thread panicked");
-            }
-        }
+        self.0.submit(pending);
     }
 }
 
@@ -151,9 +95,9 @@ impl Together {
 }
 
 impl Shared {
-    fn settle(&self, batch: Vec<Pending>) {
+    fn settle(&self, batch: VecDeque<Pending>) {
         fail::fail_point!("store::fresh::before_sync");
-        let first = batch.first().map(|pending| &*pending.writer);
+        let first = batch.front().map(|pending| &*pending.writer);
         let together = first.is_some_and(|first| self.sync_together(first, batch.len()));
         for pending in batch {
             let synced = if together {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::super::file;
 use super::super::hedge::Race;
 use super::super::plan::{Run, run_length};
-use super::super::run::{self, Ask};
+use super::super::run::{self, Ask, Destination};
 use super::super::slots::{Class, Slot};
 use super::{Active, Done, Driver};
 use crate::gate::Purpose;
@@ -113,12 +113,12 @@ impl Driver {
         slot: Slot,
         (id, run, purpose, race): (u64, Run, Purpose, Arc<Race>),
     ) {
-        let partial = match (class, self.files.get_mut(&run.entry)) {
-            (Class::Small, _) => None,
+        let to = match (class, self.files.get_mut(&run.entry)) {
+            (Class::Small, _) => Destination::Small(run.entry, self.choice.writing),
             (Class::Large, None) => return,
             (Class::Large, Some(file)) => {
                 file.requests = file.requests.saturating_add(1);
-                Some(Arc::clone(&file.partial))
+                Destination::Large(Arc::clone(&file.partial))
             }
         };
         if let Some(active) = self.active.get_mut(&id) {
@@ -130,11 +130,10 @@ impl Driver {
             .connections
             .max(self.large.running.saturating_add(self.small.running));
         let ask = Ask {
-            writing: self.choice.writing,
             id,
             run,
             purpose,
-            partial,
+            to,
             race,
         };
         let context = Arc::clone(&self.context);

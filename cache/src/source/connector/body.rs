@@ -24,7 +24,7 @@ use crate::source::body::take;
 /// What follows one response's head.
 pub(in crate::source) struct ReplyBody {
     framing: Framing,
-    target: Target,
+    target: Arc<Target>,
     pool: Arc<Pool>,
     wait: Duration,
     /// Runs only while the reader waits for the server.
@@ -186,7 +186,7 @@ impl ReplyBody {
         (pool, wait): (Arc<Pool>, Duration),
     ) -> Self {
         Self {
-            target: link.target.clone(),
+            target: Arc::clone(&link.target),
             framing: Framing::of(method, head, incoming, link),
             pool,
             wait,
@@ -252,7 +252,7 @@ impl ReplyBody {
             Framing::Ended => None,
         };
         if let Some(wire) = wire {
-            self.pool.give(self.target.clone(), wire);
+            self.pool.give(Arc::clone(&self.target), wire);
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ const ADDRESSES_MAX: usize = 8;
 
 /// A connection with one request on it, and the way to send it.
 pub(super) struct Link {
-    pub(super) target: Target,
+    pub(super) target: Arc<Target>,
     sender: SendRequest<HttpRequestBody>,
     /// `None` once the connection has ended.
     connection: Option<Http>,
@@ -45,14 +46,14 @@ pub(super) enum Sent {
 
 impl Link {
     /// Speaks HTTP/1.1 on a stream.
-    pub(super) async fn open(wire: Wire, target: &Target) -> Result<Self, Error> {
+    pub(super) async fn open(wire: Wire, target: &Arc<Target>) -> Result<Self, Error> {
         let (sender, connection) = http1::Builder::new()
             .read_buf_exact_size(Some(HEAD_MAX))
             .handshake(TokioIo::new(wire))
             .await
             .map_err(|error| failure::of_hyper(target, &error))?;
         Ok(Self {
-            target: target.clone(),
+            target: Arc::clone(target),
             sender,
             connection: Some(connection),
         })

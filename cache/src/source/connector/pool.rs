@@ -31,7 +31,7 @@ struct State {
 
 struct Idle {
     until: Instant,
-    target: Target,
+    target: Arc<Target>,
     wire: Wire,
 }
 
@@ -48,12 +48,15 @@ impl Pool {
 
     fn pop(&self, target: &Target) -> Option<Wire> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = state.idle.iter().rposition(|idle| idle.target == *target)?;
+        let at = state
+            .idle
+            .iter()
+            .rposition(|idle| *idle.target == *target)?;
         Some(state.idle.remove(at).wire)
     }
 
     /// Keeps a connection whose response has ended.
-    pub(super) fn give(self: &Arc<Self>, target: Target, wire: Wire) {
+    pub(super) fn give(self: &Arc<Self>, target: Arc<Target>, wire: Wire) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.idle.len() >= IDLE_MAX {
             state.idle.remove(0);
