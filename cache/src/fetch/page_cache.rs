@@ -6,6 +6,7 @@
 //! rest of the job switches if they were slow. Files below 64 KiB always go through the page cache.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::store::Writing;
@@ -143,21 +144,49 @@ fn available(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// What the process's own control group (version 2) leaves; `None` without a limit.
+/// What the process's own memory control group leaves; `None` without a limit.
 fn read_group() -> Option<u64> {
     let membership = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = membership
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))?;
-    let group = std::path::Path::new("/sys/fs/cgroup").join(path);
-    let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
-    left(&read("memory.max")?, &read("memory.current")?)
+    group_files(&membership)
+        .into_iter()
+        .find_map(|[limit, usage]| {
+            let read = |path: &Path| std::fs::read_to_string(path).ok();
+            left(&read(&limit)?, &read(&usage)?)
+        })
 }
 
+/// Where limit and usage may stand, by `/proc/self/cgroup` (cgroups(7)): version 1 where the memory controller has a
+/// hierarchy of its own, else version 2. A container may see its own group as the root of that hierarchy.
+fn group_files(membership: &str) -> Vec<[PathBuf; 2]> {
+    let fields = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1).map(str::to_owned);
+        Some((fields.next()?, fields.next()?))
+    };
+    let path = |is_it: &dyn Fn(&str) -> bool| {
+        let mut lines = membership.lines().filter_map(fields);
+        lines
+            .find(|(controllers, _)| is_it(controllers))
+            .map(|(_, path)| path.trim_start_matches('/').to_owned())
+    };
+    let mut files = Vec::new();
+    let names = ["memory.limit_in_bytes", "memory.usage_in_bytes"];
+    if let Some(path) = path(&|controllers| controllers.split(',').any(|it| it == "memory")) {
+        let top = Path::new("/sys/fs/cgroup/memory");
+        files.extend([top.join(path), top.to_owned()].map(|group| names.map(|it| group.join(it))));
+    } else if let Some(path) = path(&str::is_empty) {
+        let group = Path::new("/sys/fs/cgroup").join(path);
+        files.push(["memory.max", "memory.current"].map(|it| group.join(it)));
+    }
+    files
+}
+
+/// Version 1 says "no limit" by the largest number of whole pages, version 2 by a word.
+const NO_LIMIT: u64 = 1 << 62;
+
 fn left(max: &str, current: &str) -> Option<u64> {
-    let max: u64 = max.trim().parse().ok()?;
+    let max = max.trim().parse().ok().filter(|max| *max < NO_LIMIT)?;
     let current: u64 = current.trim().parse().ok()?;
-    Some(max.saturating_sub(current))
+    Some(u64::saturating_sub(max, current))
 }
 
 #[cfg(test)]
@@ -240,5 +269,28 @@ mod tests {
         assert_eq!(left("max\n", "5\n"), None);
         assert_eq!(left("100\n", "30\n"), Some(70));
         assert_eq!(left("100\n", "130\n"), Some(0));
+        assert_eq!(left("9223372036854771712\n", "5\n"), None);
+    }
+
+    #[test]
+    fn the_limit_of_either_version_is_found() {
+        let names = |membership: &str| -> Vec<String> {
+            let files = group_files(membership).into_iter();
+            files
+                .map(|[limit, _]| limit.display().to_string())
+                .collect()
+        };
+        assert_eq!(
+            names("0::/kubepods/pod1\n"),
+            ["/sys/fs/cgroup/kubepods/pod1/memory.max"]
+        );
+        assert_eq!(
+            names("12:cpu,cpuacct:/other\n4:memory:/kubepods/pod:1\n0::/unified\n"),
+            [
+                "/sys/fs/cgroup/memory/kubepods/pod:1/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+            ]
+        );
+        assert!(names("").is_empty());
     }
 }
