@@ -1,4 +1,5 @@
-"""An XFS in a file on the disk that is measured, on a loop device with direct I/O: content is cached once, not below it again.
+"""An XFS of its own, in a file on the disk that is measured, on a loop device with direct I/O: content is cached once, not below it
+again, and cleaning up is one unlink.
 
 The image loses its name as soon as the device holds it, and the device goes with its last mount, which is in a namespace: nothing
 is left, however a run ends.
@@ -14,12 +15,17 @@ from .namespace import Namespace
 
 
 @contextmanager
-def xfs(space: Namespace, root: Path, room: int) -> Iterator[Path]:
-    """A directory with room for `room` bytes, as seen from outside of the namespace in which it is mounted."""
+def xfs(space: Namespace, root: Path, room: int, sparse: bool = False) -> Iterator[Path]:
+    """A directory with room for `room` bytes, as seen from outside of the namespace in which it is mounted. A sparse image is
+    made at once, and slower when it is first written."""
     image, point = root / "loop.xfs", root / "xfs"
     point.mkdir(exist_ok=True)
     try:
-        _written(image, room + 256 * data.MIB)
+        size = room + 256 * data.MIB
+        if sparse:
+            _run("truncate", "--size", size, image)
+        else:
+            _written(image, size)
         device = _attached(image)
         try:
             # Discarding would punch holes into the image.

@@ -40,11 +40,6 @@ class MemoryLimit:
         return ["sh", "-c", ENTER, self.group, *command]
 
 
-def is_version_1() -> bool:
-    """Whether memory is limited by version 1, whose limits `tonnage` does not look at."""
-    return _controller()[1] == "memory.limit_in_bytes"
-
-
 def _controller() -> tuple[Path, str]:
     """Where memory groups are made, and the file that takes their limit."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]

@@ -35,6 +35,10 @@ class Namespace:
         """How a path in here is reached from outside."""
         return Path(f"/proc/{self._keeper.pid}/root") / path.relative_to("/")
 
+    def within(self, seen: Path) -> Path:
+        """How a path that `seen` gave is called in here."""
+        return Path("/") / seen.relative_to(f"/proc/{self._keeper.pid}/root")
+
     def share(self, directory: Path) -> None:
         """Makes a directory a shared mount, as kubelet's directory is one on a node."""
         directory.mkdir(parents=True, exist_ok=True)

@@ -5,12 +5,12 @@ the next, and once more with two loads at the same time.
 """
 
 import os
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .. import contest, data
+from .. import data
+from ..loop_disk import xfs
 from ..measure import Failed
 from ..namespace import Namespace
 from ..node import Node
@@ -28,20 +28,13 @@ def run(bench: Bench) -> Result:
         (bench.data / bucket).mkdir(parents=True, exist_ok=True)
         data.safetensors(bench.data / bucket / "model.safetensors", size, seed=70 + index)
     failures, times, left = [], [], []
-    image, disk = bench.root / "small.xfs", bench.root / "small"
-    try:
-        with bench.server() as server, Namespace() as space:
-            small_disk(space, image, disk, 3 * size + size // 2)
-            with Node(bench.root / "node", server, "--cache-floor", str(16 * data.MIB), space=space, cache=disk / "cache") as node:
-                for name, bucket in enumerate(buckets):
-                    attempt(failures, times, lambda name=name, bucket=bucket: stage(node, f"pod-{name}", bucket))
-                    left.append(free_share(space.seen(disk)))
-                with ThreadPoolExecutor(2) as both:
-                    list(both.map(lambda bucket: attempt(failures, times, lambda: stage(node, f"two-{bucket}", bucket)), buckets[:4]))
-            space.run("umount", disk)
-    finally:
-        image.unlink(missing_ok=True)
-        contest.clear(disk)
+    with bench.server() as server, Namespace() as space, xfs(space, bench.root, 3 * size + size // 4) as disk:
+        with Node(bench.root / "node", server, "--cache-floor", str(16 * data.MIB), space=space, cache=space.within(disk) / "cache") as node:
+            for name, bucket in enumerate(buckets):
+                attempt(failures, times, lambda name=name, bucket=bucket: stage(node, f"pod-{name}", bucket))
+                left.append(free_share(disk))
+            with ThreadPoolExecutor(2) as both:
+                list(both.map(lambda bucket: attempt(failures, times, lambda: stage(node, f"two-{bucket}", bucket)), buckets[:4]))
     result.notes += failures
     result.rows.append(Row("tonnage", "small XFS", {"stage s": times, "share free": left}, True))
     result.verdicts += [
@@ -49,15 +42,6 @@ def run(bench: Bench) -> Result:
         at_most("slowest stage ÷ first", max(times, default=0) / times[0] if times else 0, 10),
     ]
     return result
-
-
-def small_disk(space: Namespace, image: Path, disk: Path, size: int) -> None:
-    """An XFS of this size, and of at least the 300 MiB that it wants, mounted in the namespace."""
-    image.unlink(missing_ok=True)
-    subprocess.run(["truncate", "--size", str(max(size, 320 * data.MIB)), str(image)], check=True)
-    subprocess.run(["mkfs.xfs", "-q", "-f", str(image)], check=True)
-    disk.mkdir(exist_ok=True)
-    space.run("mount", "-o", "loop", image, disk)
 
 
 def stage(node: Node, name: str, bucket: str) -> None:

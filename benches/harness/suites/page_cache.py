@@ -22,7 +22,7 @@ from pathlib import Path
 from .. import contest, data, machine, measure, peers
 from ..loop_disk import xfs
 from ..measure import Failed, spread
-from ..memory_limit import MemoryLimit, is_version_1
+from ..memory_limit import MemoryLimit
 from ..namespace import Namespace
 from ..peers import Job
 from ..server import Server
@@ -111,8 +111,6 @@ def run(bench: Bench) -> Result:
                         look_at_network(result, here, disk, link)
                         measured(bench, result, cells, here, turns)
     result.notes.append("every loader has its own stage; idle: three stages after one wait, each takes pages that the host has taken back")
-    if "limited" in cells.memory and is_version_1():
-        result.notes.append("limited: auto by its rule for version 2 of control groups; the limit of this machine is version 1, which tonnage does not look at")
     return result
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy
 
-from .. import contest, machine
+from .. import machine
 from ..blake3 import hashes_of_words
+from ..loop_disk import xfs
 from ..namespace import Namespace
 from ..node import Node
 from ..suite import Bench, Result, Row, at_most
-from .full_disk import small_disk
 
 NAME = "restart"
 MOUNTS = 100
@@ -28,27 +28,20 @@ def run(bench: Bench) -> Result:
     count = 20_000 if bench.quick else 1_000_000
     bucket = bench.small(20, 4096)
     times, lost = [], []
-    image, disk = bench.root / "objects.xfs", bench.root / "objects"
-    try:
-        with bench.server() as server, Namespace() as space:
-            small_disk(space, image, disk, DISK)
-            with Node(bench.root / "node", server, space=space, cache=disk / "cache") as node:
-                for index in range(MOUNTS):
-                    node.publish(f"pod-{index}", bucket)
-                node.stop()
-                begun = time.monotonic()
-                fill(space.seen(node.cache) / "objects", count)
-                bench.say(f"  {count:,} objects written in {time.monotonic() - begun:.0f} s")
-                node.start()
-                for _ in range(max(2, bench.reps)):
-                    node.kill()
-                    times.append(node.start())
-                    lost.append(MOUNTS - (len(node.mounts()) - 1))
-                    bench.say(f"  ready after {times[-1]:.3f} s")
-            space.run("umount", disk)
-    finally:
-        image.unlink(missing_ok=True)
-        contest.clear(disk)
+    with bench.server() as server, Namespace() as space, xfs(space, bench.root, DISK, sparse=True) as disk:
+        with Node(bench.root / "node", server, space=space, cache=space.within(disk) / "cache") as node:
+            for index in range(MOUNTS):
+                node.publish(f"pod-{index}", bucket)
+            node.stop()
+            begun = time.monotonic()
+            fill(disk / "cache" / "objects", count)
+            bench.say(f"  {count:,} objects written in {time.monotonic() - begun:.0f} s")
+            node.start()
+            for _ in range(max(2, bench.reps)):
+                node.kill()
+                times.append(node.start())
+                lost.append(MOUNTS - (len(node.mounts()) - 1))
+                bench.say(f"  ready after {times[-1]:.3f} s")
     row = Row("tonnage", f"{count:,} objects, {MOUNTS} mounts", {"ready s": times, "mounts lost": lost})
     result.rows.append(row)
     result.verdicts += [
