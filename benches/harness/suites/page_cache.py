@@ -37,6 +37,8 @@ CAP = 500_000_000
 """Bytes per second of the network where the disk is to be faster, or half of the disk's rate if that is less."""
 ROOM = 3 * machine.GIB // 2
 """More than `tonnage` keeps free."""
+QUICK = "xfs slower hot limited"
+"""The cells of a quick run."""
 SECONDS = 600
 POPULATE_WRITE = 23
 """MADV_POPULATE_WRITE, for which Python has no name."""
@@ -45,14 +47,14 @@ POPULATE_WRITE = 23
 class Cells:
     """What is to be run of every dimension."""
 
-    def __init__(self, words: list[str], native: str, memory: list[str]):
+    def __init__(self, words: list[str], native: str):
         dimensions = {"disks": list(dict.fromkeys([native, "xfs"])), "links": LINKS, "memory": MEMORY, "policies": list(POLICIES), "loaders": list(LOADERS)}
         unknown = set(words).difference(*dimensions.values())
         if unknown:
             raise ValueError(f"PAGE_CACHE_CELLS: no dimension has {', '.join(sorted(unknown))}")
         named = {name: [it for it in values if it in words] for name, values in dimensions.items()}
         self.disks, self.links = named["disks"] or dimensions["disks"], named["links"] or LINKS
-        self.memory, self.policies = named["memory"] or memory, named["policies"] or dimensions["policies"]
+        self.memory, self.policies = named["memory"] or MEMORY, named["policies"] or dimensions["policies"]
         self.loaders = named["loaders"] or dimensions["loaders"]
 
     def minutes(self, size: int) -> float:
@@ -96,7 +98,7 @@ def run(bench: Bench) -> Result:
     result = Result(NAME, __doc__.splitlines()[0])
     native = subprocess.run(["stat", "--file-system", "--format=%T", bench.root], capture_output=True, text=True, check=True).stdout.strip()
     native = "ext4" if native == "ext2/ext3" else native
-    cells = Cells(os.environ.get("PAGE_CACHE_CELLS", "").split(), native, ["hot", "limited"] if bench.quick else MEMORY)
+    cells = Cells(os.environ.get("PAGE_CACHE_CELLS", QUICK if bench.quick else "").split(), native)
     bucket, size = content(bench)
     turns = max(1, bench.reps // 3)
     bench.say(f" about {cells.minutes(size):.0f} min for one turn, {turns} turns; PAGE_CACHE_CELLS selects")
