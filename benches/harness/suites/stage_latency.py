@@ -16,7 +16,7 @@ def run(bench: Bench) -> Result:
     cap, connection = 2_000_000_000 // part, 90_000_000 // part
     if bench.quick:
         result.notes.append("quick: both rates are an eighth, so that a smaller file lasts longer than the first second")
-    contenders = [peers.OURS] + (peers.STRONGEST if bench.quick else peers.ALL)
+    contenders = [peers.OURS] + (peers.STRONGEST if bench.few else peers.ALL)
     bucket = bench.one()
     shape = ["--first-byte-ms", "30", "--connection-rate", str(connection), "--total-rate", str(cap)]
     with bench.server(*shape) as server, Watch(server, 0.1) as watch:
