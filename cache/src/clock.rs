@@ -10,6 +10,8 @@ pub trait Clock: fmt::Debug + Send + Sync {
     fn now(&self) -> SystemTime;
     /// Time since an arbitrary origin of this process; never goes back.
     fn monotonic(&self) -> Duration;
+    /// Processor time of the calling thread: what it did, whatever it waited for.
+    fn thread_cpu(&self) -> Duration;
 }
 
 /// Milliseconds since the Unix epoch; 0 for times before it.
@@ -57,6 +59,11 @@ impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         self.origin.elapsed()
     }
+
+    fn thread_cpu(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(time).unwrap_or_default()
+    }
 }
 
 /// A clock for tests: stands still until it is moved.
@@ -99,5 +106,9 @@ impl Clock for ManualClock {
 
     fn monotonic(&self) -> Duration {
         self.lock().1
+    }
+
+    fn thread_cpu(&self) -> Duration {
+        self.monotonic()
     }
 }

@@ -69,7 +69,7 @@ pub use evict::{Freed, Goal};
 pub use layout::Layout;
 pub use lease::{Holder, Lease, Leases, StageGuard};
 pub use meta::{Home, Meta};
-pub use partial::{Committed, Part, PartWrite, Partial, PartialKey, Writing};
+pub use partial::{Committed, Part, PartWrite, Partial, PartialKey, Writing, Wrote};
 pub use probe::Probe;
 pub use records::Records;
 pub use scrub::ScrubReport;

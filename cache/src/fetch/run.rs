@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buffer::Buffer;
-use crate::digest::{Digest, PART_SIZE, PartHash, PartHasher, part_length};
+use crate::digest::{Digest, PartHash, PartHasher, part_length};
 use crate::gate::{Demand, Purpose, Refusal};
 use crate::source::{self, Entry};
 use crate::store::{self, Part, Stored, Writing};
@@ -66,7 +66,7 @@ pub(super) struct Ran {
     pub(super) hashing: Duration,
     /// Writing, waits for a thread included.
     pub(super) writing: Duration,
-    /// Times of whole-part writes, and of others as if they were, for judging memory.
+    /// Processor times of whole-part writes to memory, and of others as if they were.
     pub(super) writes: Vec<Duration>,
     /// The file's digest and whether it was stored already, if it is a small file that is complete.
     pub(super) small: Option<(Digest, bool)>,
@@ -301,10 +301,8 @@ impl Ran {
         self.parts = self.parts.saturating_add(1);
         if let Some((digest, stored)) = written.small {
             self.small = Some((digest, stored.deduplicated));
-            self.writes.extend(stored.part_time);
-        } else if written.length == PART_SIZE {
-            self.writes.push(written.time);
         }
+        self.writes.extend(written.memory_time);
         Ok(())
     }
 }

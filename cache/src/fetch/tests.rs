@@ -43,10 +43,22 @@ impl Bench {
     }
 
     fn with(settings: Settings, gate: Arc<dyn Gate>, buffers: usize) -> Self {
+        Self::timed(Arc::new(SystemClock::new()), settings, gate, buffers)
+    }
+
+    fn timed(
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        gate: Arc<dyn Gate>,
+        buffers: usize,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(Config::new(directory.path()), Env::real()).unwrap();
+        let env = Env {
+            clock: Arc::clone(&clock),
+            ..Env::real()
+        };
+        let store = Store::open(Config::new(directory.path()), env).unwrap();
         let pool = Pool::new(buffers);
-        let clock = Arc::new(SystemClock::new());
         let fetcher = Fetcher::new(Arc::clone(&store), gate, pool.clone(), clock, settings);
         Self {
             _directory: directory,
@@ -567,6 +579,10 @@ impl Clock for SlowClock {
     fn monotonic(&self) -> Duration {
         Duration::from_millis(20 * self.0.fetch_add(1, Ordering::Relaxed))
     }
+
+    fn thread_cpu(&self) -> Duration {
+        self.monotonic()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -592,15 +608,9 @@ async fn slow_memory_is_left_alone_from_the_middle_of_a_file_on() {
             ("large", 40 * MIB + 5),
             ("next", 3 * MIB),
         ]));
-        let bench = Bench::new(quick());
-        let fetcher = Fetcher::new(
-            Arc::clone(&bench.store),
-            OpenGate::shared(),
-            bench.pool.clone(),
-            clock,
-            quick(),
-        );
-        let outcome = fetcher
+        let bench = Bench::timed(clock, quick(), OpenGate::shared(), 16);
+        let outcome = bench
+            .fetcher
             .fetch(Job {
                 page_cache,
                 ..job(&source)

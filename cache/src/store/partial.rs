@@ -10,6 +10,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::begin::Claim;
 use super::error::Error;
@@ -86,7 +87,16 @@ pub struct Part {
     pub hash: PartHash,
 }
 
-/// The write of one part, as an I/O thread does it; the answer is the buffer.
+/// A part that has been written.
+#[derive(Debug)]
+pub struct Wrote {
+    /// The part's buffer.
+    pub buffer: Buffer,
+    /// Processor time of writing it to memory; `None` if it went past the page cache.
+    pub memory_time: Option<Duration>,
+}
+
+/// The write of one part, as an I/O thread does it.
 #[derive(Debug)]
 pub struct PartWrite {
     body: Arc<Body>,
@@ -94,7 +104,7 @@ pub struct PartWrite {
 }
 
 impl Job for PartWrite {
-    type Answer = Result<Buffer, Error>;
+    type Answer = Result<Wrote, Error>;
 
     fn run(self) -> Self::Answer {
         self.body.write(self.part)
@@ -129,7 +139,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Body {
-    fn write(&self, part: Part) -> Result<Buffer, Error> {
+    fn write(&self, part: Part) -> Result<Wrote, Error> {
         let Part {
             index,
             mut buffer,
@@ -151,6 +161,7 @@ impl Body {
             .filter(|_| self.writes_direct.load(Ordering::Relaxed));
         let path = self.buffered.path();
         fail::fail_point!("store::partial::before_write");
+        let mut memory_time = None;
         let buffer = if let Some(direct) = handle {
             let rounded = length.next_multiple_of(4096).min(CAPACITY);
             if let Some(pad) = buffer.bytes_mut().get_mut(length..rounded) {
@@ -160,15 +171,21 @@ impl Body {
                 .at("write", path)?
         } else {
             self.wrote_warm.store(true, Ordering::Relaxed);
+            let clock = &*self.shared.clock;
+            let start = clock.thread_cpu();
             let buffer = disk
                 .write_at(&self.buffered, buffer, length, offset)
                 .at("write", path)?;
+            memory_time = Some(clock.thread_cpu().saturating_sub(start));
             self.start_write_back(offset, length as u64);
             buffer
         };
         fail::fail_point!("store::partial::after_write");
         self.note(index, hash);
-        Ok(buffer)
+        Ok(Wrote {
+            buffer,
+            memory_time,
+        })
     }
 
     /// Early write-back is only an advice; what it could report, the sync will.
@@ -232,7 +249,7 @@ impl Partial {
             hash,
         };
         let (_desk, written) = self.begin_write(Desk::default(), part).await;
-        written?
+        Ok(written??.buffer)
     }
 
     /// Switches how the next parts are written; may change in mid-file.

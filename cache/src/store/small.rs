@@ -26,8 +26,9 @@ const DIRECT_MIN: usize = 64 << 10;
 pub struct Stored {
     /// It was there already.
     pub deduplicated: bool,
-    /// How long writing it to memory took, as if it were a whole part; `None` if it was not, or is too small to tell.
-    pub part_time: Option<Duration>,
+    /// Processor time of writing it to memory, as if it were a whole part; `None` if it went past the page cache, or is
+    /// too small to tell.
+    pub memory_time: Option<Duration>,
 }
 
 /// A verified file on its way in: the first `length` bytes of `buffer`, which hash to `digest`.
@@ -83,7 +84,7 @@ impl Store {
     }
 }
 
-/// The writer, the buffer, and the time that memory took.
+/// The writer, the buffer, and the processor time of writing to memory.
 type Written = (Handle, Buffer, Option<Duration>);
 
 impl Shared {
@@ -96,13 +97,13 @@ impl Shared {
         let (digest, size) = (small.digest, small.length as u64);
         let mut stored = Stored {
             deduplicated: true,
-            part_time: None,
+            memory_time: None,
         };
         if self.has_object(&digest, size)? || self.has_fresh(&digest, size)? {
             return Ok((stored, small.buffer));
         }
         let path = self.temporary();
-        let (writer, buffer, part_time) = match self.write_small(&path, small) {
+        let (writer, buffer, memory_time) = match self.write_small(&path, small) {
             Ok(written) => written,
             Err(error) => {
                 self.remove_quietly(&path);
@@ -110,7 +111,7 @@ impl Shared {
             }
         };
         self.accounts.spend(size, 1);
-        stored.part_time = part_time;
+        stored.memory_time = memory_time;
         stored.deduplicated = !self.name_fresh(&path, &digest)?;
         fail::fail_point!("store::small::after_fresh");
         if stored.deduplicated {
@@ -149,12 +150,12 @@ impl Shared {
     fn write_small_warm(&self, path: &Path, small: Small) -> Result<Written, Error> {
         let Small { buffer, length, .. } = small;
         let file = self.disk.open(path, Open::Create).at("create", path)?;
-        let start = self.clock.monotonic();
+        let start = self.clock.thread_cpu();
         let buffer = self
             .disk
             .write_at(&file, buffer, length, 0)
             .at("write", path)?;
-        let time = self.clock.monotonic().saturating_sub(start);
+        let time = self.clock.thread_cpu().saturating_sub(start);
         self.disk.seal(&file).at("seal", path)?;
         Ok((file, buffer, as_part(time, length)))
     }

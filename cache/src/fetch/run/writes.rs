@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::put_small;
-use crate::digest::Digest;
+use crate::digest::{Digest, PART_SIZE};
 use crate::disk::{Desk, Running};
 use crate::fetch::context::Context;
 use crate::store::{self, Part, PartWrite, Partial, Stored, Writing};
@@ -35,6 +35,8 @@ pub(super) struct Written {
     pub(super) length: u64,
     /// From the part's turn to the end.
     pub(super) time: Duration,
+    /// Processor time of writing a whole part to memory; `None` past the page cache, and for what is too small to tell.
+    pub(super) memory_time: Option<Duration>,
     /// What became of a small file.
     pub(super) small: Option<(Digest, Stored)>,
     /// Whether it went well.
@@ -167,9 +169,11 @@ impl Write {
                 let (desk, written) = ready!(Pin::new(running).poll(cx));
                 self.desk = Some(desk);
                 let written = written.map_err(store::Error::from).flatten();
+                let memory_time = written.as_ref().ok().and_then(|wrote| wrote.memory_time);
                 Written {
                     length: *length,
                     time: context.clock.monotonic().saturating_sub(*start),
+                    memory_time: memory_time.filter(|_| *length == PART_SIZE),
                     small: None,
                     result: written.map(|_buffer| context.progress.add_bytes(*length)),
                 }
@@ -199,6 +203,7 @@ async fn write_small(context: Arc<Context>, file: (usize, Writing), part: Part) 
     Written {
         length: u64::try_from(length).unwrap_or(u64::MAX),
         time,
+        memory_time: small.and_then(|(_, stored)| stored.memory_time),
         small,
         result,
     }

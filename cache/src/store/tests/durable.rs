@@ -178,7 +178,7 @@ async fn a_small_file_can_be_written_past_the_page_cache() {
         let put = store.put_small_as(Writing::Direct, buffer, length, digest);
         let (stored, _buffer) = put.await.unwrap();
         assert!(!stored.deduplicated);
-        assert_eq!(stored.part_time, None);
+        assert_eq!(stored.memory_time, None);
         // Only what ends inside a block is cut.
         let cut = direct && store.probe().direct && length % 4096 != 0;
         assert_eq!(count(&place, Verb::Truncate) - before, usize::from(cut));
@@ -202,8 +202,11 @@ async fn the_time_that_memory_took_is_told_as_that_of_a_whole_part() {
         .disk
         .strike_verb(Verb::WriteAt, 0, Fault::Call(Box::new(slow)));
     let stored = put_small(&store, &content(256 << 10, 1)).await.unwrap();
-    assert_eq!(stored.part_time, Some(std::time::Duration::from_millis(12)));
+    assert_eq!(
+        stored.memory_time,
+        Some(std::time::Duration::from_millis(12))
+    );
     let tiny = put_small(&store, b"tiny").await.unwrap();
-    assert_eq!(tiny.part_time, None);
+    assert_eq!(tiny.memory_time, None);
     store.sync_now().await;
 }
