@@ -37,6 +37,8 @@ def run(bench: Bench) -> Result:
             samples.setdefault("quiet", []).append(beside(place, lambda: time.sleep(seconds)))
             for peer in CONTENDERS:
                 try:
+                    contest.clear(bench.target)
+                    machine.sync(bench.root)
                     samples.setdefault(peer.name, []).append(beside(place, lambda peer=peer: stage(peer, job, server, total)))
                 except Failed as why:
                     result.notes.append(f"{peer.name} failed: {why}")
@@ -54,11 +56,12 @@ def run(bench: Bench) -> Result:
 
 
 def stage(peer: Peer, job: Job, server: Server, total: int) -> None:
-    """Stages the model again and again, each time into an emptied directory, until `total` bytes have been staged."""
-    for _ in range(max(1, total // job.size)):
-        contest.clear(job.target)
-        job.target.mkdir(parents=True)
-        measure.run(peer.command(job), server, None, peer.env(job))
+    """Stages the model again and again, each time into a directory of its own, until `total` bytes have been staged. Nothing is removed
+    meanwhile: where freed blocks are discarded, removing a model delays other people's fsyncs by itself."""
+    for index in range(max(1, total // job.size)):
+        own = contest.retarget(job, job.target / str(index))
+        own.target.mkdir(parents=True)
+        measure.run(peer.command(own), server, None, peer.env(own))
 
 
 def beside(place: Path, work) -> dict[str, float]:
