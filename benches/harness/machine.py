@@ -13,7 +13,7 @@ from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
 GIB = 1 << 30
-BINARIES = Path(__file__).parents[2] / "target" / "release"
+BINARIES = Path(os.environ.get("CARGO_TARGET_DIR") or Path(__file__).parents[2] / "target") / "release"
 BENCH = BINARIES / "tonnage-bench"
 TONNAGE = BINARIES / "tonnage"
 HOT = 5e9  # bytes per second of touched memory that count as hot
