@@ -60,16 +60,37 @@ impl Publisher {
         target: &TargetPath,
         record: Option<&Record>,
     ) -> Result<(), Error> {
-        loop {
-            match self.occupant_of(spot, target, record)? {
-                Occupant::Nobody => return Ok(()),
-                Occupant::View { .. } => self.parts.mounter.detach(spot)?,
-                Occupant::Foreign => {
-                    return Err(Error::Foreign {
-                        path: shown(target),
-                    });
-                }
+        let one = || self.detach_one(spot, target, record);
+        // Nothing was there, or one mount and now nothing: no need of the table.
+        if !one()? || matches!(self.occupant_of(spot, target, record)?, Occupant::Nobody) {
+            return Ok(());
+        }
+        // Several are rare: then the table says how many, so that this ends whatever the kernel answers.
+        let stacked = self.parts.mounter.mounts()?.at(target.path()).count();
+        for _ in 0..stacked {
+            if !one()? {
+                break;
             }
+        }
+        Ok(())
+    }
+
+    /// Unmounts the topmost view; false if nothing is mounted.
+    fn detach_one(
+        &self,
+        spot: &Spot,
+        target: &TargetPath,
+        record: Option<&Record>,
+    ) -> Result<bool, Error> {
+        match self.occupant_of(spot, target, record)? {
+            Occupant::Nobody => Ok(false),
+            Occupant::View { .. } => {
+                self.parts.mounter.detach(spot)?;
+                Ok(true)
+            }
+            Occupant::Foreign => Err(Error::Foreign {
+                path: shown(target),
+            }),
         }
     }
 }
