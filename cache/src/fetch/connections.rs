@@ -3,8 +3,8 @@
 //! It starts with a few and doubles them in every interval while throughput rises by half, so that a distant store with a
 //! limit per connection is used to the full within a second; then it adds half as many again while throughput rises by
 //! more than a tenth, and lets each change settle. What did not pay is taken back, and tried again after a while,
-//! since networks change. Throttling halves the number (multiplicative decrease); then one is added per calm interval up to where throttling began (additive
-//! increase). Never below one.
+//! since networks change. Throttling halves the number (multiplicative decrease); then one is added per calm interval
+//! up to where throttling began (additive increase). Never below one.
 
 /// Intervals that a level is held before more is tried again.
 const HOLD: u32 = 20;
