@@ -61,6 +61,7 @@ mod space;
 mod syncer;
 mod usage;
 mod verify;
+mod write_back;
 
 pub use config::{Config, Env};
 pub use damage::{Cause, Damage};
@@ -84,6 +85,7 @@ pub use usage::{Tally, Usage, ViewUsage};
 pub struct Store {
     // Threads are joined, in this order, before the lock in `shared` is released.
     threads: Threads,
+    write_back: Arc<write_back::WriteBack>,
     syncer: Arc<syncer::Syncer>,
     _flusher: flusher::Flusher,
     syncing: Arc<Semaphore>,

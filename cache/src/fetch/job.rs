@@ -161,7 +161,7 @@ impl Driver {
                 },
                 slot = self.large.slot() => self.ask(Class::Large, slot),
                 slot = self.small.slot() => self.ask(Class::Small, slot),
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.hedge_late_runs(),
             }
         }
         self.finish()
@@ -198,6 +198,14 @@ impl Driver {
             && !self.small.has_later()
     }
 
+    /// Whether all that is left runs already.
+    fn is_all_asked(&self) -> bool {
+        self.plan.unasked_parts() == 0
+            && !self.plan.has_small()
+            && !self.large.has_later()
+            && !self.small.has_later()
+    }
+
     fn next_due(&self) -> Option<Instant> {
         if self.is_ending() {
             return None;
@@ -208,6 +216,7 @@ impl Driver {
         contested
             .chain(self.large.next_due())
             .chain(self.small.next_due())
+            .chain(self.next_late(now))
             .filter(|due| *due > now)
             .min()
     }

@@ -40,8 +40,11 @@ pub struct Settings {
     /// Most bytes of content written per second by all jobs together, so that others keep their share of the disk;
     /// default none.
     pub write_rate: Option<u64>,
-    /// No request is hedged before this age; default 1 s.
+    /// No request is hedged before this age while more is to be asked for; default 1 s, because a busy processor looks
+    /// like a slow source.
     pub hedge_after: Duration,
+    /// The same once all is asked for, when a late request holds up the job; default 100 ms.
+    pub hedge_last_after: Duration,
 }
 
 impl Default for Settings {
@@ -60,6 +63,7 @@ impl Default for Settings {
             hedge_permille: 20,
             write_rate: None,
             hedge_after: Duration::from_secs(1),
+            hedge_last_after: Duration::from_millis(100),
         }
     }
 }

@@ -544,6 +544,32 @@ async fn a_run_that_is_far_slower_than_the_others_gets_a_second_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_run_that_is_late_gets_a_second_request_without_the_usual_age() {
+    // Whoever asks for the last part first never gets it.
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let source = Arc::new(FakeSource::failing(
+        &[("large", 128 * MIB)],
+        move |_, _, range| {
+            (range.end == 128 * MIB as u64 && first.swap(false, Ordering::SeqCst))
+                .then_some(Fault::Stall(0))
+        },
+    ));
+    let settings = Settings {
+        hedge_permille: 20,
+        hedge_after: Duration::from_hours(1),
+        hedge_last_after: Duration::from_millis(20),
+        decide_every: Duration::from_mins(1),
+        ..quick()
+    };
+    let gate = BudgetGate::new(u64::MAX);
+    let bench = Bench::with(settings, Arc::new(gate.clone()), 16);
+    let outcome = bench.fetch_all(&source).await;
+    assert!(gate.hedged() > 0);
+    assert_eq!(outcome.origins.source, source.total());
+    assert_eq!(outcome.origins.retry, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_hedge_harms_nothing() {
     let first = std::sync::atomic::AtomicBool::new(true);
     let source = Arc::new(FakeSource::failing(

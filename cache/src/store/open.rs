@@ -19,6 +19,7 @@ use super::meta::{Home, Meta};
 use super::probe::{Probe, probe};
 use super::records::Records;
 use super::syncer::{Syncer, Together};
+use super::write_back::WriteBack;
 use super::{Config, Env, Shared, Store};
 use crate::disk::{Disk, Threads, find};
 use crate::error::{IoContext, PathError};
@@ -79,10 +80,12 @@ fn start(shared: Arc<Shared>) -> Result<Arc<Store>, Error> {
         reason: format!("its threads cannot be started ({error}); raise the limit of processes"),
     };
     let threads = Threads::start("tonnage-io", shared.config.io_threads).map_err(failed)?;
+    let write_back = WriteBack::start(&shared).map_err(failed)?;
     let syncer = Syncer::start(&shared, shared.config.sync_threads).map_err(failed)?;
     let flusher = Flusher::start(Arc::clone(&shared)).map_err(failed)?;
     Ok(Arc::new(Store {
         threads,
+        write_back: Arc::new(write_back),
         syncer: Arc::new(syncer),
         _flusher: flusher,
         syncing: Arc::new(Semaphore::new(QUEUE as usize)),

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::begin::Claim;
 use super::error::Error;
+use super::write_back::WriteBack;
 use super::{Shared, Store};
 use crate::buffer::{Buffer, CAPACITY};
 use crate::digest::{Digest, PART_SIZE, PartHash, combine, part_length};
@@ -101,13 +102,14 @@ pub struct Wrote {
 pub struct PartWrite {
     body: Arc<Body>,
     part: Part,
+    write_back: Arc<WriteBack>,
 }
 
 impl Job for PartWrite {
     type Answer = Result<Wrote, Error>;
 
     fn run(self) -> Self::Answer {
-        self.body.write(self.part)
+        self.body.write(self.part, &self.write_back)
     }
 }
 
@@ -139,7 +141,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Body {
-    fn write(&self, part: Part) -> Result<Wrote, Error> {
+    fn write(&self, part: Part, write_back: &WriteBack) -> Result<Wrote, Error> {
         let Part {
             index,
             mut buffer,
@@ -177,7 +179,7 @@ impl Body {
                 .write_at(&self.buffered, buffer, length, offset)
                 .at("write", path)?;
             memory_time = Some(clock.thread_cpu().saturating_sub(start));
-            self.start_write_back(offset, length as u64);
+            write_back.begin(&self.buffered, offset, length as u64);
             buffer
         };
         fail::fail_point!("store::partial::after_write");
@@ -186,13 +188,6 @@ impl Body {
             buffer,
             memory_time,
         })
-    }
-
-    /// Early write-back is only an advice; what it could report, the sync will.
-    fn start_write_back(&self, offset: u64, length: u64) {
-        if let Err(error) = self.shared.disk.write_back(&self.buffered, offset, length) {
-            tracing::debug!(error = %error, "early write-back failed");
-        }
     }
 
     fn note(&self, index: u64, hash: PartHash) {
@@ -230,8 +225,12 @@ impl Partial {
 
     /// Begins to write a part and journal it. Several may be under way; the write ends even if nobody waits for it.
     pub fn begin_write(&self, desk: Desk<PartWrite>, part: Part) -> Running<PartWrite> {
-        let body = Arc::clone(&self.body);
-        desk.begin(&self.store.threads, PartWrite { body, part })
+        let write = PartWrite {
+            body: Arc::clone(&self.body),
+            part,
+            write_back: Arc::clone(&self.store.write_back),
+        };
+        desk.begin(&self.store.threads, write)
     }
 
     /// Writes one part on a desk of its own, as [`Partial::begin_write`] does.

@@ -9,7 +9,7 @@ use super::super::plan::Run;
 use super::super::slots::Class;
 
 use super::super::{buffers_of, connections_of};
-use super::Driver;
+use super::{Active, Driver};
 use crate::gate::Purpose;
 
 impl Driver {
@@ -48,26 +48,50 @@ impl Driver {
     }
 
     pub(super) fn hedge_late_runs(&mut self) {
-        let floor = self.context.settings.hedge_after;
+        let now = Instant::now();
         let late: Vec<u64> = self
-            .active
-            .iter()
-            .filter(|(_, active)| {
+            .late()
+            .filter(|(_, late)| *late <= now)
+            .map(|(id, _)| id)
+            .collect();
+        for id in late {
+            self.hedge(id);
+        }
+    }
+
+    /// When the next of the last runs will be late; `None` while there is more to ask for, and ticks are soon enough.
+    pub(super) fn next_late(&self, now: Instant) -> Option<Instant> {
+        self.is_all_asked()
+            .then(|| {
+                self.late()
+                    .map(|(_, late)| late)
+                    .filter(|late| *late > now)
+                    .min()
+            })
+            .flatten()
+    }
+
+    /// The runs that were asked for once, and when each is late.
+    fn late(&self) -> impl Iterator<Item = (u64, Instant)> {
+        let settings = &self.context.settings;
+        let floor = if self.is_all_asked() {
+            settings.hedge_last_after.min(settings.hedge_after)
+        } else {
+            settings.hedge_after
+        };
+        let once = |active: &&Active| !active.race.is_hedged();
+        let active = self.active.iter().map(|(id, active)| (*id, active));
+        active
+            .filter(move |(_, active)| once(active))
+            .filter_map(move |(id, active)| {
                 let lane = match active.class {
                     Class::Large => &self.large,
                     Class::Small => &self.small,
                 };
                 let parts = active.run.parts.end.saturating_sub(active.run.parts.start);
-                !active.race.is_hedged()
-                    && lane
-                        .late_after(parts, floor)
-                        .is_some_and(|age| active.started.elapsed() >= age)
+                let age = lane.late_after(parts, floor)?;
+                Some((id, active.started.checked_add(age)?))
             })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in late {
-            self.hedge(id);
-        }
     }
 
     /// Asks a second time for what a late run still lacks, if a connection and the allowance permit.
