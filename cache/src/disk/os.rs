@@ -1,6 +1,7 @@
 //! The real disk: each verb is one system call, or a loop of it until all is done.
 //!
-//! The one unsafe call here is `sync_file_range`, which no safe binding offers; the crate's others are in `buffer/slab.rs`.
+//! The one unsafe call here is `sync_file_range`, which no safe binding offers; the crate's others are in `buffer/slab.rs`
+//! and `source/connector/wire.rs`.
 
 use std::ffi::OsStr;
 use std::io;

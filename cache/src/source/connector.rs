@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +36,7 @@ use crate::path::Escaped;
 mod body;
 mod failure;
 mod link;
+mod mark;
 mod pool;
 mod target;
 mod tls;
@@ -68,7 +68,7 @@ struct Inner {
     gate: Arc<dyn Gate>,
     rules: AddressRules,
     hosts: BTreeMap<String, IpAddr>,
-    ca_bundle: Option<PathBuf>,
+    authorities: tls::Authorities,
     tls: OnceCell<tokio_rustls::TlsConnector>,
     connect_timeout: Duration,
     read_timeout: Duration,
@@ -111,7 +111,7 @@ impl Transport {
             gate,
             rules: config.address_rules(),
             hosts: config.hosts.clone(),
-            ca_bundle: config.ca_bundle.clone(),
+            authorities: tls::Authorities::of(config),
             tls: OnceCell::new(),
             connect_timeout: seconds(config.connect_timeout_seconds, CONNECT_TIMEOUT),
             read_timeout: seconds(config.read_timeout_seconds, READ_TIMEOUT),
@@ -184,7 +184,7 @@ impl Inner {
         }
         let connector = self
             .tls
-            .get_or_try_init(|| tls::connector(self.ca_bundle.clone()))
+            .get_or_try_init(|| tls::connector(self.authorities.clone()))
             .await?;
         let stream = timeout(
             self.connect_timeout,

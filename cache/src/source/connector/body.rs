@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::link::Link;
+use super::mark::{Mark, PATIENCE};
 use super::pool::Pool;
 use super::wire::Wire;
 use super::{Target, failure};
@@ -41,6 +42,7 @@ enum Framing {
         ahead: Bytes,
         left: u64,
         keep: bool,
+        mark: Mark,
     },
     /// Whatever the HTTP library makes of it.
     Frames {
@@ -74,6 +76,7 @@ impl Framing {
             keep: keeps_alive(&head.headers) && ahead.len() as u64 <= left,
             ahead,
             left,
+            mark: Mark::new(),
         }
     }
 
@@ -85,12 +88,17 @@ impl Framing {
     ) -> Poll<Result<usize, Error>> {
         match self {
             Self::Plain {
-                wire, ahead, left, ..
+                wire,
+                ahead,
+                left,
+                mark,
+                ..
             } => {
                 let most = usize::try_from(*left).map_or(into.len(), |left| left.min(into.len()));
                 let (into, _) = into.split_at_mut(most);
                 let read = match wire {
                     Some(wire) if ahead.is_empty() => {
+                        mark.fit(wire, *left);
                         let mut room = ReadBuf::new(into);
                         ready!(Pin::new(wire).poll_read(cx, &mut room))
                             .map_err(|error| failure::of_io(target, &error))?;
@@ -120,6 +128,18 @@ impl Framing {
                 Poll::Ready(Ok(take(frame, into)))
             }
             Self::Ended => Poll::Ready(Err(failure::ended_early(target))),
+        }
+    }
+
+    /// The mark and its stream, if the reader is not woken for every byte.
+    fn mark(&mut self) -> Option<(&mut Mark, &Wire)> {
+        match self {
+            Self::Plain {
+                wire: Some(wire),
+                mark,
+                ..
+            } if mark.is_high() => Some((mark, wire)),
+            Self::Plain { .. } | Self::Frames { .. } | Self::Ended => None,
         }
     }
 }
@@ -222,13 +242,10 @@ impl ReplyBody {
                 self.framing = Framing::Ended;
                 Poll::Ready(Err(error))
             }
-            Poll::Pending => match self.poll_silence(cx) {
-                Poll::Ready(()) => {
-                    self.framing = Framing::Ended;
-                    Poll::Ready(Err(failure::silent(&self.target, self.wait)))
-                }
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => self.poll_silence(cx).map(|()| {
+                self.framing = Framing::Ended;
+                Err(failure::silent(&self.target, self.wait))
+            }),
         }
     }
 
@@ -244,7 +261,12 @@ impl ReplyBody {
     /// Lets the stream be used again, if it can be.
     fn give_back(&mut self) {
         let wire = match std::mem::replace(&mut self.framing, Framing::Ended) {
-            Framing::Plain { wire, keep, .. } => wire.filter(|_| keep),
+            Framing::Plain {
+                wire,
+                keep,
+                mut mark,
+                ..
+            } => wire.filter(|_| keep).inspect(|wire| mark.lower(wire)),
             Framing::Frames { link, .. } => link
                 .into_wire()
                 .filter(|(_, unread)| unread.is_empty())
@@ -256,11 +278,23 @@ impl ReplyBody {
         }
     }
 
+    /// Ready when the server has sent nothing at all for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_waiting {
             self.is_waiting = true;
-            self.silence.as_mut().reset(Instant::now() + self.wait);
+            let patience = self.framing.mark().map_or(self.wait, |_| PATIENCE);
+            self.silence
+                .as_mut()
+                .reset(Instant::now() + self.wait.min(patience));
         }
+        ready!(self.silence.as_mut().poll(cx));
+        let Some((mark, wire)) = self.framing.mark() else {
+            return Poll::Ready(());
+        };
+        // What has come may be less than what is worth waking up for.
+        mark.lower(wire);
+        let rest = self.wait.saturating_sub(PATIENCE).max(PATIENCE);
+        self.silence.as_mut().reset(Instant::now() + rest);
         self.silence.as_mut().poll(cx)
     }
 }

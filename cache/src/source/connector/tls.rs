@@ -1,7 +1,7 @@
-//! TLS by rustls with ring: the system's authorities, or those of a file in their place. Every refusal is one
+//! TLS by rustls with ring: the system's authorities, or those of a file or a text in their place. Every refusal is one
 //! sentence about the server's certificate; there is no way to switch the checks off.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::{CertificateError, ClientConfig, RootCertStore};
@@ -14,12 +14,39 @@ use tokio_rustls::client::TlsStream;
 use super::{Target, failure};
 use crate::error::IoContext;
 use crate::source::Error;
+use crate::source::config::SourceConfig;
+
+/// Who may vouch for a server.
+#[derive(Debug, Clone)]
+pub(super) enum Authorities {
+    /// The system's.
+    System,
+    /// Those of a PEM file.
+    File(PathBuf),
+    /// Those of a PEM text.
+    Text(String),
+}
+
+impl Authorities {
+    /// The choice of a configuration.
+    pub(super) fn of(config: &SourceConfig) -> Self {
+        match (&config.ca_pem, &config.ca_bundle) {
+            (Some(text), _) => Self::Text(text.clone()),
+            (None, Some(path)) => Self::File(path.clone()),
+            (None, None) => Self::System,
+        }
+    }
+}
 
 /// Loads the authorities and makes the connector.
-pub(super) async fn connector(ca_bundle: Option<PathBuf>) -> Result<TlsConnector, Error> {
-    let roots = tokio::task::spawn_blocking(move || match ca_bundle {
-        Some(path) => bundle(&path),
-        None => Ok(system()),
+pub(super) async fn connector(authorities: Authorities) -> Result<TlsConnector, Error> {
+    let roots = tokio::task::spawn_blocking(move || match authorities {
+        Authorities::System => Ok(system()),
+        Authorities::File(path) => {
+            let pem = std::fs::read(&path).at("open ca_bundle", &path)?;
+            bundle(&pem, &format!("ca_bundle {}", path.display()))
+        }
+        Authorities::Text(text) => bundle(text.as_bytes(), "the source's CA bundle"),
     })
     .await
     .map_err(|_| Error::Reference("loading certificates was stopped".to_owned()))??;
@@ -46,16 +73,10 @@ fn system() -> RootCertStore {
     roots
 }
 
-fn bundle(path: &Path) -> Result<RootCertStore, Error> {
-    let pem = std::fs::read(path).at("open ca_bundle", path)?;
-    let bad = || {
-        Error::Reference(format!(
-            "ca_bundle {} holds no valid certificate",
-            path.display()
-        ))
-    };
+fn bundle(pem: &[u8], what: &str) -> Result<RootCertStore, Error> {
+    let bad = || Error::Reference(format!("{what} holds no valid certificate"));
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
+    for certificate in CertificateDer::pem_slice_iter(pem) {
         roots
             .add(certificate.map_err(|_| bad())?)
             .map_err(|_| bad())?;

@@ -252,15 +252,15 @@ async fn without_special_features_of_the_filesystem_the_store_still_works() {
 
 /// Early write-back waits until the file's sync begins; only then may it go on, which the sync waits for in turn.
 fn hold_write_back(place: &Place) {
-    let (began, begins) = channel();
-    let (passed, passes) = channel();
+    let (sync_began, may_pass) = channel();
+    let (tell, has_passed) = channel();
     let hold = move || {
-        begins.recv().unwrap();
-        passed.send(()).unwrap();
+        may_pass.recv().unwrap();
+        tell.send(()).unwrap();
     };
     let sync = move || {
-        began.send(()).unwrap();
-        passes.recv().unwrap();
+        sync_began.send(()).unwrap();
+        has_passed.recv().unwrap();
     };
     let disk = &place.disk;
     disk.strike_verb(Verb::WriteBack, 0, Fault::Call(Box::new(hold)));
