@@ -108,10 +108,10 @@ class Bench:
         """Serves the data; options are those of `tonnage-bench serve`."""
         return Server(self.data, *options, ca=self.root / "ca.pem" if tls else None)
 
-    def one(self) -> str:
-        """The bucket with one large safetensors file: 4 GiB, or 512 MiB in a quick run."""
-        size = machine.GIB // 2 if self.quick else 4 * machine.GIB
-        bucket = "one-512m" if self.quick else "one-4g"
+    def one(self, gib: int = 4) -> str:
+        """The bucket with one large safetensors file: 4 GiB unless told otherwise, and 512 MiB in a quick run."""
+        size = machine.GIB // 2 if self.quick else gib * machine.GIB
+        bucket = "one-512m" if self.quick else f"one-{gib}g"
         (self.data / bucket).mkdir(parents=True, exist_ok=True)
         data.safetensors(self.data / bucket / "model.safetensors", size, seed=1)
         return bucket
