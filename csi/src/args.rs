@@ -75,6 +75,9 @@ pub(crate) enum Verb {
     Node(Box<service::Node>),
     /// Run the CSI controller service (identity and controller)
     Controller(Box<service::Controller>),
+    /// Print the custom resource definitions of a cluster, as YAML
+    #[command(after_help = "Example:\n  tonnage crds | kubectl apply --server-side -f -")]
+    Crds,
     /// Print completions for a shell
     Completions(Completions),
 }

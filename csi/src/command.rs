@@ -17,6 +17,7 @@ use crate::console::Console;
 use crate::exit::{Code, Failure};
 
 mod bundle;
+mod crds;
 mod doctor;
 mod inventory;
 mod load;
@@ -48,6 +49,7 @@ pub(crate) async fn run(
         Verb::Import(args) => Box::pin(bundle::import(args, &config, console, stop)).await,
         Verb::Node(args) => Box::pin(service::node(*args, &config, stop)).await,
         Verb::Controller(args) => Box::pin(service::controller(*args, &config, stop)).await,
+        Verb::Crds => crds::crds(console),
         Verb::Completions(Completions { shell }) => completions(shell, console),
     }
 }

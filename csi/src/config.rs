@@ -75,6 +75,10 @@ pub(crate) struct Node {
     pub(crate) revision_ttl: Option<Span>,
     /// `--otlp-endpoint`.
     pub(crate) otlp_endpoint: Option<String>,
+    /// `--kubernetes`.
+    pub(crate) kubernetes: bool,
+    /// `--namespace`.
+    pub(crate) namespace: Option<String>,
 }
 
 /// Settings of the controller service; each as its flag.
@@ -87,6 +91,10 @@ pub(crate) struct Controller {
     pub(crate) volumes_dir: Option<PathBuf>,
     /// `--http-address`.
     pub(crate) http_address: Option<SocketAddr>,
+    /// `--kubernetes`.
+    pub(crate) kubernetes: bool,
+    /// `--namespace`.
+    pub(crate) namespace: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -25,8 +25,11 @@ pub struct Credentials {
 }
 
 /// Values that must never be seen in a log line, an event or an error.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secrets(HashMap<String, String>);
+
+/// Key under which kubelet sends the pod's service account tokens.
+pub const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// Shorter values are words that may well be part of an honest message.
 const SHORTEST_SECRET: usize = 6;
@@ -35,6 +38,24 @@ impl Secrets {
     /// Takes the secrets of a request.
     pub fn new(secrets: HashMap<String, String>) -> Self {
         Self(secrets)
+    }
+
+    /// Takes the secrets of a request, and the tokens that kubelets without `serviceAccountTokenInSecrets` put into the
+    /// volume context instead. Tokens among the secrets win; those of the context are then only kept out of sight.
+    pub fn of_request(
+        secrets: &HashMap<String, String>,
+        context: &HashMap<String, String>,
+    ) -> Self {
+        let mut all = secrets.clone();
+        if let Some(tokens) = context.get(TOKENS) {
+            let key = if all.contains_key(TOKENS) {
+                format!("volume context {TOKENS}")
+            } else {
+                TOKENS.to_owned()
+            };
+            all.insert(key, tokens.clone());
+        }
+        Self(all)
     }
 
     /// One of them.
@@ -95,5 +116,22 @@ mod tests {
         assert!(!format!("{secrets:?}").contains("canary"));
         let text = secrets.redact("denied: canary-token-1 and canary-key, said models");
         assert_eq!(text, "denied: [redacted] and [redacted], said models");
+    }
+
+    #[test]
+    fn tokens_of_the_volume_context_stand_in_for_missing_ones_and_are_never_seen() {
+        let map = |value: &str| HashMap::from([(TOKENS.to_owned(), value.to_owned())]);
+        let fallback = Secrets::of_request(&HashMap::new(), &map("canary-old"));
+        assert_eq!(fallback.get(TOKENS), Some("canary-old"));
+        let both = Secrets::of_request(&map("canary-new"), &map("canary-old"));
+        assert_eq!(both.get(TOKENS), Some("canary-new"));
+        assert_eq!(
+            both.redact("canary-new canary-old"),
+            "[redacted] [redacted]"
+        );
+        assert_eq!(
+            Secrets::of_request(&HashMap::new(), &HashMap::new()),
+            Secrets::default()
+        );
     }
 }

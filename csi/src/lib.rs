@@ -3,21 +3,28 @@
 //! Imports point down the table of ranks in `docs/architecture.md`, which `e2e/tests/layers.rs` holds. The
 //! program's own modules (`args`, `command`, …) hang below `main.rs`.
 
+pub mod access;
 pub mod bundle;
+pub mod claims;
 pub mod control;
+pub mod crd;
+pub mod events;
 /// Crash points.
 #[cfg(feature = "failpoints")]
 pub mod failpoints;
 pub mod grant;
 pub mod identity;
 pub mod inflight;
+pub mod leader;
 pub mod loads;
 pub mod log;
 pub mod metrics;
 pub mod mount;
 pub mod pin;
 pub mod policy;
+pub mod provision;
 pub mod publish;
+pub mod reconcile;
 pub mod record;
 pub mod registration;
 pub mod run;

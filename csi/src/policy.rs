@@ -16,6 +16,9 @@ pub struct Question<'a> {
     pub credentials: &'a Credentials,
     /// What it wants.
     pub attributes: &'a Attributes,
+    /// Uid of the pod that the target path belongs to, which no volume context can change; `None` if the path is not
+    /// one that kubelet makes for a pod's volume.
+    pub pod_uid: Option<&'a str>,
 }
 
 /// Why not.

@@ -2,7 +2,8 @@
 //!
 //! The node listens first and opens its store after that, so that kubelet finds it registered while the store is
 //! being looked at; until then calls are answered UNAVAILABLE and `Probe` says not ready. A store that another process owns is
-//! waited for. Stopping: no new calls, running ones end, fetches stop (what is verified stays), mounts stay.
+//! waited for. The API server is not: in a cluster the services start without it, and sources come when it does. Stopping: no
+//! new calls, running ones end, fetches stop (what is verified stays), mounts stay.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,6 +31,13 @@ use vitals::Vitals;
 /// The servers of a service; they end when its token is cancelled.
 type Servers = JoinSet<()>;
 
+/// How a service works in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Namespace of the service, where the Secrets of its sources and its Lease are.
+    pub namespace: String,
+}
+
 /// Settings of the node service.
 #[derive(Debug, Clone)]
 pub struct NodeSettings {
@@ -37,8 +45,10 @@ pub struct NodeSettings {
     pub endpoint: PathBuf,
     /// Cache and its store.
     pub cache: cache::Config,
-    /// Where content may come from.
+    /// Where content may come from; empty in a cluster.
     pub sources: Vec<SourceConfig>,
+    /// `Some`: sources, and who may use them, are the API server's to say.
+    pub kubernetes: Option<Kubernetes>,
     /// Name of this node.
     pub node_id: String,
     /// Kubelet's directory.
@@ -62,14 +72,24 @@ pub struct NodeSettings {
 pub struct ControllerSettings {
     /// CSI socket.
     pub endpoint: PathBuf,
-    /// Sources that claims may name.
+    /// Sources that claims may name; empty in a cluster.
     pub sources: Vec<SourceConfig>,
-    /// Directory of the volume records.
+    /// `Some`: sources are the API server's to say, and volumes are recorded there.
+    pub kubernetes: Option<Kubernetes>,
+    /// Directory of the volume records; not used in a cluster.
     pub volumes_dir: PathBuf,
     /// Address of health and metrics; `None`: not served.
     pub http_address: Option<SocketAddr>,
     /// Name of the driver.
     pub driver_name: String,
+}
+
+/// A client of the API server: by `KUBECONFIG` where that is set, otherwise by the pod's service account. Connects to nothing.
+async fn api_server() -> Result<kube::Client, Error> {
+    let config = Box::pin(kube::Config::infer())
+        .await
+        .map_err(|error| Error::ApiServer(error.to_string()))?;
+    kube::Client::try_from(config).map_err(|error| Error::ApiServer(error.to_string()))
 }
 
 /// Serves health and metrics, if there is an address for them.

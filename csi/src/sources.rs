@@ -1,30 +1,74 @@
-//! The sources that an admin has named in the configuration; references can use no others.
+//! The sources that references may name, and no others: those of the configuration, or the `Source` objects of the API
+//! server, which [`watch`] keeps up to date while the service runs. Clones share what is known.
+//!
+//! A source that exists but cannot be used (a bad object, a missing Secret) stays known with one sentence about why, so
+//! that a pod waits for it to be mended instead of being told that there is none. Sources of mode `PodSecret` are built
+//! from each pod's own keys (`keyed`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use tokio::sync::watch::Sender;
 use tonnage_cache::error::Kind;
 use tonnage_cache::gate::Gate;
 use tonnage_cache::path::Escaped;
 use tonnage_cache::source::config::{SourceConfig, build};
 use tonnage_cache::source::{self, Source};
 
-/// Named sources.
-#[derive(Debug, Default, Clone)]
+use crate::crd;
+use crate::identity::Secrets;
+
+mod bound;
+mod keyed;
+mod spec;
+pub mod watch;
+
+use keyed::Keyed;
+
+/// Named sources. Clones share them.
+#[derive(Debug, Clone)]
 pub struct Sources {
-    by_name: BTreeMap<String, Arc<dyn Source>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    entries: RwLock<BTreeMap<String, Entry>>,
+    /// Whether all sources are known; false until the API server has listed them.
+    read: Sender<bool>,
+    /// Whether names come from the API server.
+    watched: bool,
+}
+
+/// What is known of a source.
+#[derive(Debug, Clone)]
+struct Entry {
+    /// `None` if it is of the configuration, or not a `Source` at all.
+    object: Option<Arc<crd::Source>>,
+    place: Place,
+}
+
+/// How a source is come by.
+#[derive(Debug, Clone)]
+enum Place {
+    /// With the keys that it has.
+    Built(Arc<dyn Source>),
+    /// With the keys of a pod.
+    Keyed(Arc<Keyed>),
+    /// Not now, and why.
+    Unusable(String),
 }
 
 /// What is wrong with a source or its name.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody has configured it.
-    #[error("no source is called {} (this node knows {known})", Escaped(name))]
+    /// There is none of that name.
+    #[error("no source is called {} ({hint})", Escaped(name))]
     Unknown {
         /// What was asked for.
         name: String,
-        /// What there is.
-        known: String,
+        /// Which there are, or how to find out.
+        hint: String,
     },
     /// Two have the same name.
     #[error("two sources are called {}", Escaped(.0))]
@@ -37,6 +81,31 @@ pub enum Error {
         /// What is wrong.
         source: source::Error,
     },
+    /// It is there, but somebody must mend it.
+    #[error("source {} cannot be used: {why}", Escaped(name))]
+    Unusable {
+        /// Which.
+        name: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The request lacks the keys that it takes.
+    #[error(
+        "source {} takes the pod's own keys, and the request brings none: name a Secret with {wanted} in the volume's nodePublishSecretRef",
+        Escaped(name)
+    )]
+    Keys {
+        /// Which.
+        name: String,
+        /// Names of the keys.
+        wanted: &'static str,
+    },
+    /// It is of the configuration, so that nothing says who may use it.
+    #[error("source {} is not a Source of the API server", Escaped(.0))]
+    NoObject(String),
+    /// Nothing is known yet.
+    #[error("sources are being read from the API server; this is tried again by itself")]
+    Unread,
 }
 
 impl Error {
@@ -44,13 +113,37 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Unknown { .. } => Kind::NotFound,
-            Self::Twice(_) => Kind::Invalid,
+            Self::Twice(_) | Self::NoObject(_) => Kind::Invalid,
             Self::Config { source, .. } => source.kind(),
+            Self::Keys { .. } => Kind::Unauthenticated,
+            Self::Unusable { .. } | Self::Unread => Kind::Transient,
         }
     }
 }
 
+impl Default for Sources {
+    /// No sources, and none to be waited for.
+    fn default() -> Self {
+        Self::new(false)
+    }
+}
+
 impl Sources {
+    fn new(watched: bool) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                entries: RwLock::default(),
+                read: Sender::new(!watched),
+                watched,
+            }),
+        }
+    }
+
+    /// Sources that [`watch::run`] is going to read. Until it has, every name is answered [`Error::Unread`].
+    pub fn awaited() -> Self {
+        Self::new(true)
+    }
+
     /// Builds every configured source.
     pub fn build(configs: &[SourceConfig], gate: &Arc<dyn Gate>) -> Result<Self, Error> {
         let mut sources = Self::default();
@@ -67,25 +160,163 @@ impl Sources {
 
     /// Adds a source under a name.
     pub fn add(&mut self, name: &str, source: Arc<dyn Source>) -> Result<(), Error> {
-        match self.by_name.insert(name.to_owned(), source) {
+        let entry = Entry {
+            object: None,
+            place: Place::Built(source),
+        };
+        match self.write().insert(name.to_owned(), entry) {
             None => Ok(()),
             Some(_) => Err(Error::Twice(name.to_owned())),
         }
     }
 
-    /// The source of a name.
-    pub fn get(&self, name: &str) -> Result<&Arc<dyn Source>, Error> {
-        self.by_name.get(name).ok_or_else(|| {
-            let names: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
-            let known = if names.is_empty() {
-                "none".to_owned()
-            } else {
-                names.join(", ")
-            };
-            Error::Unknown {
+    /// Adds or replaces a source together with the object that describes it, whose name it has.
+    pub fn put(&self, object: Arc<crd::Source>, source: Arc<dyn Source>) {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let entry = Entry {
+            object: Some(object),
+            place: Place::Built(source),
+        };
+        self.write().insert(name, entry);
+    }
+
+    /// The source of a name, with keys of its own.
+    pub fn get(&self, name: &str) -> Result<Arc<dyn Source>, Error> {
+        self.get_with(name, &Secrets::default())
+    }
+
+    /// The source of a name; where it takes the pod's keys, with those of the request.
+    pub fn get_with(&self, name: &str, secrets: &Secrets) -> Result<Arc<dyn Source>, Error> {
+        match self.find(name)?.place {
+            Place::Built(source) => Ok(source),
+            Place::Keyed(keyed) => keyed.with(name, secrets),
+            Place::Unusable(why) => Err(Error::Unusable {
                 name: name.to_owned(),
-                known,
-            }
+                why,
+            }),
+        }
+    }
+
+    /// The object that describes a source and says who may use it, whether or not it can be used now.
+    pub fn spec(&self, name: &str) -> Result<Arc<crd::Source>, Error> {
+        let Entry { object, place } = self.find(name)?;
+        match (object, place) {
+            (Some(object), _) => Ok(object),
+            (None, Place::Unusable(why)) => Err(Error::Unusable {
+                name: name.to_owned(),
+                why,
+            }),
+            (None, Place::Built(_) | Place::Keyed(_)) => Err(Error::NoObject(name.to_owned())),
+        }
+    }
+
+    /// All names in order, those of unusable sources included.
+    pub fn names(&self) -> Vec<String> {
+        self.read().keys().cloned().collect()
+    }
+
+    /// Whether all sources are known.
+    pub fn is_read(&self) -> bool {
+        *self.shared.read.borrow()
+    }
+
+    /// Waits until all sources are known.
+    pub async fn until_read(&self) {
+        let mut read = self.shared.read.subscribe();
+        // Fails only without a sender, and `self` has it.
+        drop(read.wait_for(|is_read| *is_read).await);
+    }
+
+    fn find(&self, name: &str) -> Result<Entry, Error> {
+        let entries = self.read();
+        if let Some(entry) = entries.get(name) {
+            return Ok(entry.clone());
+        }
+        if !self.is_read() {
+            return Err(Error::Unread);
+        }
+        let names: Vec<&str> = entries.keys().map(String::as_str).collect();
+        let hint = if self.shared.watched {
+            // Other tenants' names are not this one's to read.
+            "`kubectl get sources` lists those of the cluster".to_owned()
+        } else if names.is_empty() {
+            "this node knows none".to_owned()
+        } else {
+            format!("this node knows {}", names.join(", "))
+        };
+        Err(Error::Unknown {
+            name: name.to_owned(),
+            hint,
         })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Entry>> {
+        self.shared
+            .entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Entry>> {
+        self.shared
+            .entries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that all sources are known.
+    fn mark_read(&self) {
+        self.shared.read.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonnage_cache::gate::OpenGate;
+
+    fn config(name: &str) -> SourceConfig {
+        SourceConfig {
+            name: name.to_owned(),
+            url: "s3://bucket".to_owned(),
+            ..SourceConfig::default()
+        }
+    }
+
+    #[test]
+    fn configured_sources_are_known_at_once_and_listed_where_one_is_not() {
+        let sources = Sources::build(&[config("a"), config("b")], &OpenGate::shared()).unwrap();
+        assert_eq!(sources.get("a").unwrap().name(), "a");
+        assert_eq!(sources.names(), ["a", "b"]);
+        let error = sources.get("c").unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert_eq!(
+            error.to_string(),
+            "no source is called \"c\" (this node knows a, b)"
+        );
+        assert_eq!(sources.spec("a").unwrap_err().kind(), Kind::Invalid);
+    }
+
+    #[test]
+    fn a_name_given_twice_is_refused() {
+        let error = Sources::build(&[config("a"), config("a")], &OpenGate::shared()).unwrap_err();
+        assert_eq!(error.to_string(), "two sources are called \"a\"");
+    }
+
+    #[tokio::test]
+    async fn awaited_sources_are_unread_rather_than_absent_until_they_are_read() {
+        let sources = Sources::awaited();
+        let error = sources.get("a").unwrap_err();
+        assert_eq!(error.kind(), Kind::Transient);
+        assert!(!sources.is_read());
+        let clone = sources.clone();
+        clone.mark_read();
+        sources.until_read().await;
+        let error = sources.get("a").unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert_eq!(
+            error.to_string(),
+            "no source is called \"a\" (`kubectl get sources` lists those of the cluster)"
+        );
     }
 }

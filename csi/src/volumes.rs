@@ -1,8 +1,8 @@
 //! The controller's records of volumes: one per `CreateVolume` name, written once, immutable. This file owns the seam
-//! ([`VolumeRecords`]), what a volume is, and the implementation over files; custom resources are another.
+//! ([`VolumeRecords`]), what a volume is, and the implementation over files; [`VolumeObjects`] is the one of a cluster.
 //!
 //! ```text
-//! <directory>/<volume id>.json     {"name":…,"attributes":{…},"capacity_bytes":…}
+//! <directory>/<volume id>.json     {"name":…,"attributes":{…},"capacity_bytes":…,"claim":{…}}
 //! volume id = "v1-" + the first 32 characters of the base32 (RFC 4648, lower case) BLAKE3 of the name
 //! ```
 
@@ -20,6 +20,10 @@ use tonnage_cache::error::{IoContext, Kind, PathError};
 
 use crate::volume::{Attributes, VolumeId};
 
+mod objects;
+
+pub use objects::VolumeObjects;
+
 const ID_PREFIX: &str = "v1-";
 const ID_LENGTH: usize = 32;
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -33,6 +37,18 @@ pub struct Volume {
     pub attributes: Attributes,
     /// Size that the claim asked for, in bytes; 0 if none.
     pub capacity_bytes: u64,
+    /// The claim that it was made for, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+}
+
+/// A claim of some namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 impl Volume {
@@ -64,6 +80,13 @@ pub fn id_of(name: &str) -> VolumeIdText {
     text
 }
 
+/// Whether an id has the shape of those made here; any other text is not known to be safe in a path.
+fn is_made_here(id: &str) -> bool {
+    id.strip_prefix(ID_PREFIX).is_some_and(|rest| {
+        rest.len() == ID_LENGTH && rest.bytes().all(|byte| BASE32.contains(&byte))
+    })
+}
+
 /// What went wrong with a record.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -78,6 +101,38 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// A Volume object cannot be understood.
+    #[error("the Volume {name} cannot be understood ({why}): delete it and make its claim again")]
+    Object {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The API server refuses a Volume object for what is in it.
+    #[error("the API server refuses the Volume {name}: {why}")]
+    Refused {
+        /// Its name.
+        name: String,
+        /// What the API server says.
+        why: String,
+    },
+    /// The controller's service account may not.
+    #[error(
+        "the API server does not let the controller {verb} Volumes: its ClusterRole needs the verb {verb} for volumes.tonnage.dev"
+    )]
+    Forbidden {
+        /// The verb that is missing.
+        verb: &'static str,
+    },
+    /// The API server did not do it now.
+    #[error("the API server did not {verb} the Volume ({why}); this is tried again by itself")]
+    Unavailable {
+        /// What it was asked to do.
+        verb: &'static str,
+        /// Why it did not.
+        why: String,
+    },
     /// A background task died.
     #[error("a background task ended early")]
     Task,
@@ -88,7 +143,10 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Path(error) => error.kind(),
-            Self::Damaged { .. } => Kind::Corrupt,
+            Self::Damaged { .. } | Self::Object { .. } => Kind::Corrupt,
+            Self::Refused { .. } => Kind::Invalid,
+            Self::Forbidden { .. } => Kind::Denied,
+            Self::Unavailable { .. } => Kind::Transient,
             Self::Task => Kind::Internal,
         }
     }
@@ -132,11 +190,7 @@ impl VolumeFiles {
 
     /// `None` for an id that was not made here: its text is not known to be safe.
     fn path(&self, id: &str) -> Option<PathBuf> {
-        let rest = id
-            .strip_prefix(ID_PREFIX)
-            .filter(|rest| rest.len() == ID_LENGTH)?;
-        let plain = rest.bytes().all(|byte| BASE32.contains(&byte));
-        plain.then(|| self.directory.join(format!("{id}.json")))
+        is_made_here(id).then(|| self.directory.join(format!("{id}.json")))
     }
 
     fn create_now(&self, volume: &Volume) -> Result<Volume, Error> {
@@ -256,6 +310,7 @@ mod tests {
             name: name.to_owned(),
             attributes,
             capacity_bytes: 7,
+            claim: None,
         }
     }
 
@@ -291,6 +346,26 @@ mod tests {
         files.delete(&id).await.unwrap();
         assert_eq!(files.find(&id).await.unwrap(), None);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn records_from_before_claims_were_recorded_can_still_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = VolumeFiles::open(directory.path()).unwrap();
+        let first = volume("pvc-1", "a");
+        files.create(&first).await.unwrap();
+        let path = directory.path().join(format!("{}.json", first.id()));
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(!text.contains("claim"), "{text}");
+        let claim = Claim {
+            namespace: "team".to_owned(),
+            name: "llama".to_owned(),
+        };
+        let second = Volume {
+            claim: Some(claim),
+            ..volume("pvc-2", "a")
+        };
+        assert_eq!(files.create(&second).await.unwrap(), second);
     }
 
     #[tokio::test]

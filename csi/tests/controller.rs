@@ -25,6 +25,9 @@ use tonnage_proto::csi::{
     ProbeRequest, ValidateVolumeCapabilitiesRequest, Volume, VolumeCapability,
 };
 
+#[path = "controller/cluster.rs"]
+mod cluster;
+
 struct Place {
     directory: tempfile::TempDir,
     stop: CancellationToken,
@@ -56,6 +59,7 @@ impl Place {
                 url: format!("file://{}", self.at("bucket").display()),
                 ..SourceConfig::default()
             }],
+            kubernetes: None,
             volumes_dir: self.at("volumes"),
             http_address: None,
             driver_name: "csi.tonnage.dev".to_owned(),
@@ -172,6 +176,17 @@ async fn a_volume_is_its_name_and_lasts_until_it_is_deleted() {
     }
     assert_eq!(place.records(), 1);
     place.end().await;
+}
+
+#[tokio::test]
+async fn without_a_cluster_nothing_is_known_of_claims_and_nothing_is_listed() {
+    let place = Place::start().await;
+    let mut request = claim("pvc-1", 7);
+    let key = "csi.storage.k8s.io/pvc/namespace";
+    request.parameters.insert(key.to_owned(), "team".to_owned());
+    let volume = place.create(request).await.unwrap();
+    assert!(!volume.volume_context.contains_key("revision"));
+    assert_eq!(place.create(claim("pvc-1", 7)).await.unwrap(), volume);
 }
 
 #[tokio::test]

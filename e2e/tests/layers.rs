@@ -19,14 +19,17 @@ const CACHE: &[&[&str]] = &[
     &["cache"],
 ];
 const CSI: &[&[&str]] = &[
-    &["volume", "target", "size", "exit", "failpoints"],
+    &["volume", "target", "size", "exit", "failpoints", "crd"],
     &[
         "identity", "mount", "loads", "record", "inflight", "volumes", "config", "console", "pin",
-        "bundle",
+        "bundle", "claims", "leader",
     ],
-    &["policy", "sources", "status", "upkeep", "progress"],
+    &[
+        "policy", "sources", "status", "upkeep", "progress", "events",
+    ],
     &["grant", "control"],
-    &["publish"],
+    &["access"],
+    &["publish", "provision", "reconcile"],
     &["service"],
     &["server", "registration"],
     &["metrics", "trace", "log"],

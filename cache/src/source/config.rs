@@ -1,6 +1,6 @@
 //! How sources are written down: [`SourceConfig`] (TOML, JSON, the command line's URLs) and the one place that
-//! turns it into a [`Source`]. Credentials appear here only as names of files; the exception, [`Keys`] from the
-//! command line's environment, is never serialized and shows nothing in `Debug`. This module reads neither the
+//! turns it into a [`Source`]. Credentials appear here only as names of files; the exception, [`Keys`] that a caller
+//! has in memory, is never serialized and shows nothing in `Debug`. This module reads neither the
 //! process environment nor shared credential files of other tools.
 
 use std::collections::BTreeMap;
@@ -56,12 +56,15 @@ pub struct SourceConfig {
     /// File with all of it: the AWS credentials format, section `default` (S3), or a service account key (GCS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_file: Option<PathBuf>,
-    /// Keys that the command line found in its environment; needed by `auth = "env"`.
+    /// Keys that the caller holds, such as those of the command line's environment; needed by `auth = "env"`.
     #[serde(skip)]
     pub inline: Option<Keys>,
     /// PEM file of the authorities to trust in place of the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<PathBuf>,
+    /// The authorities' PEM text itself, for callers that have no file of it; wins over `ca_bundle`.
+    #[serde(skip)]
+    pub ca_pem: Option<String>,
     /// Allows plain `http`; default false.
     pub allow_http: bool,
     /// Allows loopback addresses; default false.
@@ -104,7 +107,7 @@ pub enum Auth {
     /// With keys from the named files, which are read again when they change.
     #[serde(alias = "static")]
     Files,
-    /// With [`SourceConfig::inline`], which the command line fills from its environment.
+    /// With [`SourceConfig::inline`], which the caller fills: the command line from its environment.
     Env,
 }
 

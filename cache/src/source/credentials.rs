@@ -1,5 +1,5 @@
 //! Keys that requests are signed with. They come from named files, which are read again when they change, or
-//! from the command line; never from an environment, a shared configuration file or a metadata service.
+//! from the caller; never from an environment, a shared configuration file or a metadata service.
 //! Nothing here shows a secret: `Debug` is redacted, errors name files.
 
 use std::fmt;

@@ -1,11 +1,13 @@
 //! Arguments of the two services, and the settings that they and the configuration file add up to.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use tonnage_csi::run::{ControllerSettings, NodeSettings};
+use clap::builder::FalseyValueParser;
+use tonnage_cache::source::config::SourceConfig;
+use tonnage_csi::run::{self, ControllerSettings, NodeSettings};
 
 use super::place::{Place, Sources};
 use crate::config::{self, Config};
@@ -14,12 +16,31 @@ use crate::size::Span;
 
 const DRIVER_NAME: &str = "csi.tonnage.dev";
 const HOLD: Duration = Duration::from_mins(1);
+/// Where a pod finds the namespace of its service account.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// Whether a service works in a cluster.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Kubernetes {
+    /// Take sources, and who may use them, from the cluster's API server, in place of files
+    #[arg(long, env = "TONNAGE_KUBERNETES", value_parser = FalseyValueParser::new(), help_heading = "Kubernetes")]
+    pub(crate) kubernetes: bool,
+    /// Namespace of this service, with the Secrets of its sources [default: that of the pod's service account]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "TONNAGE_NAMESPACE",
+        help_heading = "Kubernetes"
+    )]
+    pub(crate) namespace: Option<String>,
+}
 
 /// `tonnage node`.
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
-Example:
+Examples:
   tonnage node --sources /etc/tonnage/sources.toml --cache-dir /mnt/nvme/tonnage
+  tonnage node --kubernetes --registration-dir /var/lib/kubelet/plugins_registry
 
 Runs until SIGTERM or Ctrl-C. Mounted volumes stay mounted: a restarted service takes them over. Logs are JSON on \
 standard error; RUST_LOG selects what is logged.")]
@@ -53,6 +74,8 @@ pub(crate) struct Node {
     #[arg(long, value_name = "URL", env = "TONNAGE_OTLP_ENDPOINT")]
     pub(crate) otlp_endpoint: Option<String>,
     #[command(flatten)]
+    pub(crate) kubernetes: Kubernetes,
+    #[command(flatten)]
     pub(crate) sources: Sources,
     #[command(flatten)]
     pub(crate) place: Place,
@@ -61,8 +84,9 @@ pub(crate) struct Node {
 /// `tonnage controller`.
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
-Example:
+Examples:
   tonnage controller --sources /etc/tonnage/sources.toml
+  tonnage controller --kubernetes --namespace tonnage
 
 Runs until SIGTERM or Ctrl-C. It records volumes and never downloads.")]
 pub(crate) struct Controller {
@@ -75,6 +99,8 @@ pub(crate) struct Controller {
     /// Address of /livez, /readyz and /metrics; not set: none
     #[arg(long, value_name = "ADDRESS", env = "TONNAGE_HTTP_ADDRESS")]
     pub(crate) http_address: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) kubernetes: Kubernetes,
     #[command(flatten)]
     pub(crate) sources: Sources,
 }
@@ -92,6 +118,7 @@ impl Node {
             hold_max,
             revision_ttl,
             otlp_endpoint,
+            kubernetes,
             sources,
             place,
         } = self;
@@ -105,16 +132,23 @@ impl Node {
             hold_max: file_hold_max,
             revision_ttl: file_revision_ttl,
             otlp_endpoint: file_otlp,
+            kubernetes: file_kubernetes,
+            namespace: file_namespace,
         } = config.node.clone();
         let mut cache = place.cache(config)?;
         if let Some(Span(ttl)) = revision_ttl.or(file_revision_ttl) {
             cache.revision_ttl = ttl;
         }
         let time = |span: Option<Span>| span.map(|Span(time)| time);
+        let sources = sources.all(config)?;
+        let kubernetes = kubernetes
+            .or(file_kubernetes, file_namespace)
+            .settings(&sources, Path::new(NAMESPACE_FILE))?;
         Ok(NodeSettings {
             endpoint: socket(endpoint.or(file_endpoint))?,
             cache,
-            sources: sources.all(config)?,
+            sources,
+            kubernetes,
             node_id: node_id.or(file_node_id).unwrap_or_else(host_name),
             kubelet_dir: kubelet_dir
                 .or(file_kubelet_dir)
@@ -136,22 +170,87 @@ impl Controller {
             endpoint,
             volumes_dir,
             http_address,
+            kubernetes,
             sources,
         } = self;
         let config::Controller {
             endpoint: file_endpoint,
             volumes_dir: file_volumes_dir,
             http_address: file_http_address,
+            kubernetes: file_kubernetes,
+            namespace: file_namespace,
         } = config.controller.clone();
+        let sources = sources.all(config)?;
+        let kubernetes = kubernetes
+            .or(file_kubernetes, file_namespace)
+            .settings(&sources, Path::new(NAMESPACE_FILE))?;
         Ok(ControllerSettings {
             endpoint: socket(endpoint.or(file_endpoint))?,
-            sources: sources.all(config)?,
+            sources,
+            kubernetes,
             volumes_dir: volumes_dir
                 .or(file_volumes_dir)
                 .unwrap_or_else(|| "/var/lib/tonnage-controller".into()),
             http_address: http_address.or(file_http_address),
             driver_name: DRIVER_NAME.to_owned(),
         })
+    }
+}
+
+impl Kubernetes {
+    /// The flags, and what the file says where they are silent.
+    fn or(self, kubernetes: bool, namespace: Option<String>) -> Self {
+        Self {
+            kubernetes: self.kubernetes || kubernetes,
+            namespace: self.namespace.or(namespace),
+        }
+    }
+
+    /// `None` outside of a cluster. `file` holds the namespace where nobody names one.
+    fn settings(
+        self,
+        sources: &[SourceConfig],
+        file: &Path,
+    ) -> Result<Option<run::Kubernetes>, Failure> {
+        if !self.kubernetes {
+            return Ok(None);
+        }
+        if let Some(source) = sources.first() {
+            return Err(Failure::new(
+                Code::Usage,
+                "work in a cluster",
+                format!(
+                    "there sources are objects of the API server, but the source {} is configured in a file",
+                    source.name.escape_default()
+                ),
+            )
+            .or_advise("drop it, or --kubernetes"));
+        }
+        let namespace = match self.namespace {
+            Some(namespace) => namespace,
+            None => std::fs::read_to_string(file).map_err(|error| {
+                let what = format!("read the namespace from {}", file.display());
+                Failure::io(what, &error).or_advise("name it with --namespace")
+            })?,
+        };
+        let namespace = namespace.trim();
+        // RFC 1123 label.
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let sound = !namespace.is_empty()
+            && namespace.len() <= 63
+            && namespace.bytes().all(inner)
+            && !namespace.starts_with('-')
+            && !namespace.ends_with('-');
+        if sound {
+            let namespace = namespace.to_owned();
+            return Ok(Some(run::Kubernetes { namespace }));
+        }
+        Err(Failure::new(
+            Code::Usage,
+            format!("use the namespace \"{}\"", namespace.escape_default()),
+            "it has characters that a namespace cannot have, or none at all",
+        )
+        .or_advise("name it with --namespace"))
     }
 }
 
@@ -202,5 +301,54 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+    #[test]
+    fn a_cluster_s_namespace_is_named_or_that_of_the_service_account() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("namespace");
+        let flags = |kubernetes, namespace: Option<&str>| Kubernetes {
+            kubernetes,
+            namespace: namespace.map(str::to_owned),
+        };
+        let found = |kubernetes: Kubernetes| kubernetes.settings(&[], &file);
+        let none = found(flags(false, Some("elsewhere"))).unwrap();
+        assert_eq!(none, None);
+        let missing = found(flags(true, None)).unwrap_err();
+        assert_eq!(missing.code, Code::Missing);
+        assert!(missing.to_string().contains("--namespace"), "{missing}");
+        std::fs::write(&file, "tonnage\n").unwrap();
+        for (kubernetes, namespace) in [
+            (flags(true, None), "tonnage"),
+            (flags(true, Some("storage")), "storage"),
+            (flags(false, None).or(true, Some("file".to_owned())), "file"),
+            (
+                flags(true, Some("flag")).or(false, Some("file".to_owned())),
+                "flag",
+            ),
+        ] {
+            let found = found(kubernetes).unwrap().unwrap();
+            assert_eq!(found.namespace, namespace);
+        }
+        for bad in ["", "-a", "a-", "A", "a/b", &"a".repeat(64)] {
+            let failure = found(flags(true, Some(bad))).unwrap_err();
+            assert_eq!(failure.code, Code::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn sources_of_files_and_of_a_cluster_exclude_each_other() {
+        let kubernetes = Kubernetes {
+            kubernetes: true,
+            namespace: Some("tonnage".to_owned()),
+        };
+        let sources = [SourceConfig {
+            name: "models".to_owned(),
+            ..SourceConfig::default()
+        }];
+        let failure = kubernetes
+            .settings(&sources, Path::new(NAMESPACE_FILE))
+            .unwrap_err();
+        assert_eq!(failure.code, Code::Usage);
+        assert!(failure.to_string().contains("models"), "{failure}");
     }
 }

@@ -1,6 +1,8 @@
 //! The front of a publish: may this principal, what exactly is to be loaded, and whose load is joined. All of it is asked
 //! before any wait, for every pod.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +66,7 @@ impl Publisher {
     ) -> Result<LoadCall, Error> {
         let reference = self.reference(request).await?;
         let limit = Duration::from_secs(DECISION_SECONDS);
-        let decision = tokio::time::timeout(limit, self.decide(request, &reference));
+        let decision = tokio::time::timeout(limit, self.decide(request, &reference, &id.target));
         let principal = decision.await.map_err(|_| Error::Undecided {
             seconds: DECISION_SECONDS,
         })??;
@@ -92,10 +94,12 @@ impl Publisher {
         &self,
         request: &PublishRequest,
         reference: &Reference,
+        target: &Path,
     ) -> Result<Principal, Error> {
         let question = Question {
             credentials: &request.credentials,
             attributes: &request.attributes,
+            pod_uid: pod_of(target),
         };
         let principal = self.parts.authorizer.authorize(&question).await?;
         self.parts.grants.prove(&principal, reference).await?;
@@ -105,7 +109,10 @@ impl Publisher {
     /// What to load: a claim that was used on this node before is bound to its revision.
     async fn reference(self: &Arc<Self>, request: &PublishRequest) -> Result<Reference, Error> {
         let wanted = &request.attributes;
-        let source = Arc::clone(self.parts.sources.get(&wanted.source)?);
+        let source = self
+            .parts
+            .sources
+            .get_with(&wanted.source, &request.credentials.secrets)?;
         let mut reference = Reference::new(source, wanted.path.clone());
         reference.selection = Selection::new(&wanted.include, &wanted.exclude)?;
         reference.revision = wanted.revision;
@@ -139,6 +146,16 @@ impl Publisher {
     }
 }
 
+/// Uid of the pod in a target below kubelet's directory: `pods/<uid>/volumes/kubernetes.io~csi/<name>/mount`
+/// (kubelet, `pkg/volume/csi/csi_mounter.go`, `GetPath`).
+fn pod_of(target: &Path) -> Option<&str> {
+    let parts: Option<Vec<&str>> = target.iter().map(OsStr::to_str).collect();
+    match parts?.as_slice() {
+        ["pods", uid, "volumes", "kubernetes.io~csi", _, "mount"] => Some(*uid),
+        _ => None,
+    }
+}
+
 fn digest_of(identity: &PublishIdentity) -> Digest {
     digest_fields(&[&format!("{identity:?}")])
 }
@@ -161,4 +178,28 @@ fn digest_fields(fields: &[&str]) -> Digest {
         hasher.update(field.as_bytes());
     }
     Digest::from_bytes(*hasher.finalize().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_pod_s_own_volume_directory_tells_its_uid() {
+        let of = |path: &'static str| pod_of(Path::new(path));
+        assert_eq!(
+            of("pods/3f2a/volumes/kubernetes.io~csi/weights/mount"),
+            Some("3f2a")
+        );
+        for other in [
+            "pods/3f2a/volumes/kubernetes.io~csi/weights",
+            "pods/3f2a/volumes/kubernetes.io~csi/weights/mount/x",
+            "pods/3f2a/volumes/kubernetes.io~empty-dir/weights/mount",
+            "pods/3f2a/volume-subpaths/kubernetes.io~csi/weights/mount",
+            "x/pods/3f2a/volumes/kubernetes.io~csi/weights/mount",
+            "plugins/3f2a/volumes/kubernetes.io~csi/weights/mount",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! The controller: records of volumes, and no downloads.
+//! The controller: records of volumes, and no downloads. Outside of a cluster the records are files; in one they are objects
+//! of the API server, sources come from there, and the replica that leads keeps their status.
 
 use std::sync::Arc;
 
@@ -8,13 +9,15 @@ use tonnage_cache::gate::OpenGate;
 use tonnage_proto::csi::controller_server::ControllerServer;
 use tonnage_proto::csi::identity_server::IdentityServer;
 
-use super::{ControllerSettings, Error, Servers, Vitals, serve_health};
+use super::{ControllerSettings, Error, Kubernetes, Servers, Vitals, api_server, serve_health};
 use crate::log;
 use crate::metrics::Metrics;
+use crate::provision::Provisioner;
+use crate::reconcile;
 use crate::server::{MESSAGE_MAX, Routes, Socket};
 use crate::service::{ControllerService, IdentityService};
-use crate::sources::Sources;
-use crate::volumes::VolumeFiles;
+use crate::sources::{Sources, watch};
+use crate::volumes::{VolumeFiles, VolumeObjects};
 
 /// Runs the controller service until `stop`.
 pub async fn controller(
@@ -24,13 +27,15 @@ pub async fn controller(
     log::start();
     let metrics = Arc::new(Metrics::new());
     let vitals = Vitals::new(Arc::clone(&metrics), "starting");
-    let sources = Arc::new(Sources::build(&settings.sources, &OpenGate::shared())?);
-    let directory = settings.volumes_dir.clone();
-    let records = tokio::task::spawn_blocking(move || VolumeFiles::open(&directory))
-        .await
-        .map_err(|_| Error::Task)??;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let service = ControllerService::new(Arc::new(records), sources, clock, vec![metrics]);
+    let serving = stop.child_token();
+    let _ends = serving.clone().drop_guard();
+    let mut servers = Servers::new();
+    let provisioner = match &settings.kubernetes {
+        None => of_files(&settings).await?,
+        Some(kubernetes) => in_cluster(kubernetes, &clock, &mut servers, &serving).await?,
+    };
+    let service = ControllerService::new(provisioner, clock, vec![metrics]);
     let identity = IdentityServer::new(IdentityService::new(
         &settings.driver_name,
         Arc::clone(&vitals.ready),
@@ -38,9 +43,6 @@ pub async fn controller(
     let routes = Routes::new()
         .with(identity.max_decoding_message_size(MESSAGE_MAX))
         .with(ControllerServer::new(service).max_decoding_message_size(MESSAGE_MAX));
-    let serving = stop.child_token();
-    let _ends = serving.clone().drop_guard();
-    let mut servers = Servers::new();
     let socket = Socket::bind(&settings.endpoint).await?;
     serve_health(&mut servers, settings.http_address, &vitals, &serving).await?;
     vitals.is_ready();
@@ -50,4 +52,56 @@ pub async fn controller(
         ended.map_err(|_| Error::Task)?;
     }
     Ok(())
+}
+
+/// Configured sources, and records in a directory.
+async fn of_files(settings: &ControllerSettings) -> Result<Provisioner, Error> {
+    let sources = Sources::build(&settings.sources, &OpenGate::shared())?;
+    let directory = settings.volumes_dir.clone();
+    let records = tokio::task::spawn_blocking(move || VolumeFiles::open(&directory))
+        .await
+        .map_err(|_| Error::Task)??;
+    Ok(Provisioner::new(Arc::new(records), sources))
+}
+
+/// Sources and records of the API server, and what keeps the former up to date here and their status there. Nothing is
+/// waited for: while the API server is away, calls are told so.
+async fn in_cluster(
+    kubernetes: &Kubernetes,
+    clock: &Arc<dyn Clock>,
+    servers: &mut Servers,
+    serving: &CancellationToken,
+) -> Result<Provisioner, Error> {
+    let Kubernetes { namespace } = kubernetes;
+    let client = api_server().await?;
+    let sources = Sources::awaited();
+    servers.spawn(watch::run(
+        client.clone(),
+        namespace.clone(),
+        sources.clone(),
+        OpenGate::shared(),
+        serving.clone(),
+    ));
+    let parts = reconcile::Parts {
+        client: client.clone(),
+        namespace: namespace.clone(),
+        sources: sources.clone(),
+        identity: identity(),
+        clock: Arc::clone(clock),
+    };
+    servers.spawn(reconcile::run(parts, serving.clone()));
+    let records = Arc::new(VolumeObjects::new(client.clone()));
+    Ok(Provisioner::in_cluster(
+        records,
+        sources,
+        client,
+        Arc::clone(clock),
+    ))
+}
+
+/// Name of this replica: its host's, which in a cluster is its pod's, and its process there.
+fn identity() -> String {
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
+    format!("{host}_{}", std::process::id())
 }

@@ -49,6 +49,11 @@ pub enum Error {
     /// A file.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// Neither a service account nor a configuration says where the API server is and who this is.
+    #[error(
+        "the API server cannot be used ({0}): run in a pod with a service account token, or name a configuration in KUBECONFIG"
+    )]
+    ApiServer(String),
     /// A background task died.
     #[error("a background task ended early")]
     Task,
@@ -70,7 +75,7 @@ impl Error {
                 Cause::Exists | Cause::OutOfRange | Cause::LeftBehind => Kind::Internal,
             },
             Self::Control(error) => error.kind(),
-            Self::Trace(_) => Kind::Invalid,
+            Self::Trace(_) | Self::ApiServer(_) => Kind::Invalid,
             Self::Volumes(error) => error.kind(),
         }
     }

@@ -1,4 +1,7 @@
 //! The node: sockets first, then the store, then work until the stop.
+//!
+//! In a cluster three more parts are the API server's: which sources there are, who may use them, and the events of pods.
+//! None of them is waited for here: while the API server is away, what is published stays, and a new publish is told.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,19 +16,22 @@ use tonnage_proto::csi::identity_server::IdentityServer;
 use tonnage_proto::csi::node_server::NodeServer;
 use tonnage_proto::registration::registration_server::RegistrationServer;
 
-use super::{Error, NodeSettings, Servers, Vitals, serve_health};
+use super::{Error, NodeSettings, Servers, Vitals, api_server, serve_health};
+use crate::access::KubernetesAuthorizer;
+use crate::access::proof::ProbeGrants;
 use crate::control::Control;
-use crate::grant::OpenGrants;
+use crate::events::Events;
+use crate::grant::{Grants, OpenGrants};
 use crate::loads::{Journal, Observer};
 use crate::log::{self, LoadLog};
 use crate::metrics::Metrics;
 use crate::mount::KernelMounter;
-use crate::policy::StaticAuthorizer;
+use crate::policy::{Authorizer, StaticAuthorizer};
 use crate::publish::{Holds, Parts, Publisher};
 use crate::registration::{RegistrationService, socket_path};
 use crate::server::{MESSAGE_MAX, Routes, Socket};
 use crate::service::{IdentityService, NodeFacts, NodeService};
-use crate::sources::Sources;
+use crate::sources::{Sources, watch};
 use crate::target::KubeletRoot;
 use crate::trace::Traces;
 use crate::upkeep::Upkeep;
@@ -53,6 +59,22 @@ pub async fn node(settings: NodeSettings, stop: CancellationToken) -> Result<(),
             .iter()
             .map(|traces| Arc::clone(traces) as Arc<dyn Observer>),
     );
+    // Ends the servers also when the rest fails.
+    let serving = stop.child_token();
+    let _ends = serving.clone().drop_guard();
+    let mut servers = Servers::new();
+    let access = if let Some(kubernetes) = &settings.kubernetes {
+        let client = api_server().await?;
+        let (events, poster) =
+            Events::new(client.clone(), &settings.driver_name, &settings.node_id);
+        observers.push(Arc::new(events));
+        servers.spawn(poster.run(serving.clone()));
+        let access = Access::of_cluster(&client, &settings.node_id, &clock);
+        servers.spawn(access.watch(client, &kubernetes.namespace, &serving));
+        access
+    } else {
+        Access::configured(&settings)?
+    };
     let publisher = Arc::new(OnceLock::new());
     let facts = NodeFacts {
         node_id: settings.node_id.clone(),
@@ -60,15 +82,11 @@ pub async fn node(settings: NodeSettings, stop: CancellationToken) -> Result<(),
         clock,
         observers: observers.clone(),
     };
-    // Ends the servers also when the rest fails.
-    let serving = stop.child_token();
-    let _ends = serving.clone().drop_guard();
-    let mut servers = Servers::new();
     listen(&mut servers, &settings, facts, &vitals, &serving).await?;
     let result = work(
         &settings,
-        &vitals,
-        &publisher,
+        access,
+        (&vitals, &publisher),
         observers,
         &mut servers,
         &stop,
@@ -87,6 +105,59 @@ pub async fn node(settings: NodeSettings, stop: CancellationToken) -> Result<(),
             .map_err(|_| Error::Task)?;
     }
     result
+}
+
+/// What may be read, and by whom.
+struct Access {
+    gate: Arc<dyn Gate>,
+    sources: Sources,
+    authorizer: Arc<dyn Authorizer>,
+    grants: Arc<dyn Grants>,
+}
+
+impl Access {
+    /// All that is configured, by everyone.
+    fn configured(settings: &NodeSettings) -> Result<Self, Error> {
+        let gate = OpenGate::shared();
+        Ok(Self {
+            sources: Sources::build(&settings.sources, &gate)?,
+            authorizer: Arc::new(StaticAuthorizer::new("static")),
+            grants: Arc::new(OpenGrants),
+            gate,
+        })
+    }
+
+    /// What the API server says, with a proof at the store.
+    fn of_cluster(client: &kube::Client, node: &str, clock: &Arc<dyn Clock>) -> Self {
+        let sources = Sources::awaited();
+        Self {
+            authorizer: Arc::new(KubernetesAuthorizer::new(
+                client.clone(),
+                sources.clone(),
+                node.to_owned(),
+                Arc::clone(clock),
+            )),
+            grants: Arc::new(ProbeGrants::new(sources.clone(), Arc::clone(clock))),
+            gate: OpenGate::shared(),
+            sources,
+        }
+    }
+
+    /// Keeps the sources up to date until `stop`.
+    fn watch(
+        &self,
+        client: kube::Client,
+        namespace: &str,
+        stop: &CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        watch::run(
+            client,
+            namespace.to_owned(),
+            self.sources.clone(),
+            Arc::clone(&self.gate),
+            stop.clone(),
+        )
+    }
 }
 
 /// Opens all sockets and serves them.
@@ -121,14 +192,18 @@ async fn listen(
 /// Opens the store, takes over what is published, and works until `stop` or until a server fails.
 async fn work(
     settings: &NodeSettings,
-    vitals: &Arc<Vitals>,
-    publisher: &OnceLock<Arc<Publisher>>,
+    access: Access,
+    (vitals, publisher): (&Arc<Vitals>, &OnceLock<Arc<Publisher>>),
     mut observers: Vec<Arc<dyn Observer>>,
     servers: &mut Servers,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let gate = OpenGate::shared();
-    let sources = Sources::build(&settings.sources, &gate)?;
+    let Access {
+        gate,
+        sources,
+        authorizer,
+        grants,
+    } = access;
     let root = KubeletRoot::open(&settings.kubelet_dir)?;
     let env = Env::real();
     let opened = tokio::select! {
@@ -143,8 +218,8 @@ async fn work(
         mounter: Arc::new(KernelMounter),
         root,
         sources,
-        authorizer: Arc::new(StaticAuthorizer::new("static")),
-        grants: Arc::new(OpenGrants),
+        authorizer,
+        grants,
         clock: env.clock,
         boot_id: env.boot_id,
         holds: Holds {

@@ -1,12 +1,11 @@
 //! The Controller service: volumes are records. `CreateVolume` never downloads, `DeleteVolume` never touches a bucket.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tonic::{Code, Request, Response, Status};
 use tonnage_cache::clock::Clock;
 use tonnage_cache::error::{Kind, chain};
-use tonnage_cache::path::Escaped;
-use tonnage_cache::source::select::Selection;
 use tonnage_proto::csi::controller_server::Controller;
 use tonnage_proto::csi::controller_service_capability::{Rpc as Advertised, Type, rpc};
 use tonnage_proto::csi::validate_volume_capabilities_response::Confirmed;
@@ -20,16 +19,19 @@ use tonnage_proto::csi::{
 use super::capability;
 use crate::identity::Secrets;
 use crate::loads::Observer;
-use crate::sources::{self, Sources};
+use crate::provision::{self, Provisioner};
 use crate::status::{Cause, Rpc, answer};
 use crate::volume::{self, Attributes, VolumeId};
-use crate::volumes::{self, Volume, VolumeRecords};
+use crate::volumes::{Claim, Volume};
+
+/// Keys that external-provisioner adds to the parameters (`--extra-create-metadata`).
+const CLAIM_NAME: &str = "csi.storage.k8s.io/pvc/name";
+const CLAIM_NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
 
 /// The controller service.
 #[derive(Debug, Clone)]
 pub struct ControllerService {
-    records: Arc<dyn VolumeRecords>,
-    sources: Arc<Sources>,
+    provisioner: Arc<Provisioner>,
     clock: Arc<dyn Clock>,
     observers: Vec<Arc<dyn Observer>>,
 }
@@ -40,13 +42,7 @@ enum Error {
     #[error(transparent)]
     Volume(#[from] volume::Error),
     #[error(transparent)]
-    Sources(#[from] sources::Error),
-    #[error(transparent)]
-    Selection(#[from] tonnage_cache::source::Error),
-    #[error(transparent)]
-    Records(#[from] volumes::Error),
-    #[error("volume {name} exists with other parameters or another size")]
-    Exists { name: String },
+    Provision(#[from] provision::Error),
     #[error("{0}")]
     Unsupported(&'static str),
     #[error(
@@ -61,28 +57,23 @@ impl Error {
     fn cause(&self) -> Cause {
         Cause::Kind(match self {
             Self::Volume(error) => error.kind(),
-            Self::Sources(error) => error.kind(),
-            Self::Selection(error) => error.kind(),
-            Self::Records(error) => error.kind(),
+            Self::Provision(error) => return error.cause(),
             Self::Unsupported(_) => Kind::Invalid,
             Self::NoVolume(_) => Kind::NotFound,
-            Self::Exists { .. } => return Cause::Exists,
             Self::Range { .. } => return Cause::OutOfRange,
         })
     }
 }
 
 impl ControllerService {
-    /// A service over these records, for claims on these sources.
+    /// A service whose volumes are made by this provisioner.
     pub fn new(
-        records: Arc<dyn VolumeRecords>,
-        sources: Arc<Sources>,
+        provisioner: Provisioner,
         clock: Arc<dyn Clock>,
         observers: Vec<Arc<dyn Observer>>,
     ) -> Self {
         Self {
-            records,
-            sources,
+            provisioner: Arc::new(provisioner),
             clock,
             observers,
         }
@@ -109,13 +100,7 @@ impl ControllerService {
     }
 
     async fn create(&self, request: CreateVolumeRequest) -> Result<CreateVolumeResponse, Error> {
-        let wanted = self.parse(request)?;
-        let recorded = self.records.create(&wanted).await?;
-        if recorded != wanted {
-            return Err(Error::Exists {
-                name: Escaped(&wanted.name).to_string(),
-            });
-        }
+        let recorded = self.provisioner.create(parse(request)?).await?;
         Ok(CreateVolumeResponse {
             volume: Some(CsiVolume {
                 capacity_bytes: i64::try_from(recorded.capacity_bytes).unwrap_or(i64::MAX),
@@ -127,37 +112,9 @@ impl ControllerService {
         })
     }
 
-    /// Checks all that can be checked here, so that a mistake shows on the claim and not at its first pod.
-    fn parse(&self, request: CreateVolumeRequest) -> Result<Volume, Error> {
-        if request.name.is_empty() {
-            return Err(volume::Error::Missing("name").into());
-        }
-        capability::created(&request.volume_capabilities)?;
-        if request.volume_content_source.is_some() {
-            return Err(Error::Unsupported(
-                "volumes cannot be made from snapshots or other volumes",
-            ));
-        }
-        let capacity_bytes = capacity(request.capacity_range.as_ref())?;
-        let mut attributes = Attributes::parse(&request.parameters)?;
-        self.sources.get(&attributes.source)?;
-        Selection::new(&attributes.include, &attributes.exclude)?;
-        if capacity_bytes > 0 {
-            let limit = attributes
-                .limit_bytes
-                .map_or(capacity_bytes, |limit| limit.min(capacity_bytes));
-            attributes.limit_bytes = Some(limit);
-        }
-        Ok(Volume {
-            name: request.name,
-            attributes,
-            capacity_bytes,
-        })
-    }
-
     async fn delete(&self, request: DeleteVolumeRequest) -> Result<DeleteVolumeResponse, Error> {
         let id = VolumeId::parse(&request.volume_id)?;
-        self.records.delete(&id).await?;
+        self.provisioner.delete(&id).await?;
         Ok(DeleteVolumeResponse {})
     }
 
@@ -169,7 +126,8 @@ impl ControllerService {
         if request.volume_capabilities.is_empty() {
             return Err(volume::Error::Missing("volume_capabilities").into());
         }
-        let volume = self.records.find(&id).await?.ok_or(Error::NoVolume(id))?;
+        let volume = self.provisioner.find(&id).await?;
+        let volume = volume.ok_or(Error::NoVolume(id))?;
         let context = volume.attributes.to_map();
         let doubt = match capability::created(&request.volume_capabilities) {
             Err(error) => Some(error.to_string()),
@@ -189,6 +147,42 @@ impl ControllerService {
             message: doubt.unwrap_or_default(),
         })
     }
+}
+
+/// What a request asks for. All that is wrong with it shows on the claim and not at its first pod.
+fn parse(request: CreateVolumeRequest) -> Result<Volume, Error> {
+    if request.name.is_empty() {
+        return Err(volume::Error::Missing("name").into());
+    }
+    capability::created(&request.volume_capabilities)?;
+    if request.volume_content_source.is_some() {
+        return Err(Error::Unsupported(
+            "volumes cannot be made from snapshots or other volumes",
+        ));
+    }
+    let capacity_bytes = capacity(request.capacity_range.as_ref())?;
+    let mut attributes = Attributes::parse(&request.parameters)?;
+    if capacity_bytes > 0 {
+        let limit = attributes
+            .limit_bytes
+            .map_or(capacity_bytes, |limit| limit.min(capacity_bytes));
+        attributes.limit_bytes = Some(limit);
+    }
+    Ok(Volume {
+        claim: claim(&request.parameters),
+        name: request.name,
+        attributes,
+        capacity_bytes,
+    })
+}
+
+/// The claim that a volume is made for, if the provisioner says which.
+fn claim(parameters: &HashMap<String, String>) -> Option<Claim> {
+    let get = |key: &str| parameters.get(key).filter(|value| !value.is_empty());
+    Some(Claim {
+        namespace: get(CLAIM_NAMESPACE)?.clone(),
+        name: get(CLAIM_NAME)?.clone(),
+    })
 }
 
 /// The size of a volume is exactly what the claim requires: it is a limit, nothing is reserved.

@@ -80,7 +80,7 @@ impl NodeService {
         metadata: MetadataMap,
         request: NodePublishVolumeRequest,
     ) -> Result<NodePublishVolumeResponse, Status> {
-        let secrets = Secrets::new(request.secrets.clone());
+        let secrets = Secrets::of_request(&request.secrets, &request.volume_context);
         let fail = |error: &Error| failed(Rpc::NodePublishVolume, error, &secrets);
         let parsed = parse(&metadata, request, &secrets).map_err(|error| fail(&error.into()))?;
         self.publisher()?

@@ -1,0 +1,250 @@
+//! From a `CreateVolume` request to a record. Outside of a cluster, the record is what was asked for. In a cluster it is what
+//! the request comes to: the path of the `StorageClass` and of the claim, for a namespace that may read it, and the one revision
+//! that all pods of the claim are going to see. Nothing is downloaded.
+//!
+//! **A record is asked for first.** A request that it could have been made for gets it, whatever has changed since: the
+//! annotation of the claim, the source, the files. So a retry returns what was recorded, and a volume never moves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonnage_cache::clock::Clock;
+use tonnage_cache::digest::Digest;
+use tonnage_cache::source::select::Selection;
+
+use crate::access::consumers::{covers, may_namespace, needs_labels};
+use crate::access::namespaces::Namespaces;
+use crate::claims::{self, Claims};
+use crate::crd::{AuthMode, Consumer, RevisionPolicy, SourceSpec};
+use crate::sources::Sources;
+use crate::volume::{Attributes, VolumeId};
+use crate::volumes::{Claim, Volume, VolumeRecords};
+
+mod error;
+mod listings;
+
+pub use error::{Error, Place};
+use listings::{Listings, Question};
+
+/// How long a call may take to find out the revision; the provisioner waits for 10 s.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Makes, finds and removes records of volumes.
+#[derive(Debug)]
+pub struct Provisioner {
+    records: Arc<dyn VolumeRecords>,
+    sources: Sources,
+    cluster: Option<Cluster>,
+}
+
+/// What there is in a cluster besides.
+#[derive(Debug)]
+struct Cluster {
+    claims: Claims,
+    namespaces: Namespaces,
+    listings: Listings,
+}
+
+impl Provisioner {
+    /// Volumes of configured sources, for everyone.
+    pub fn new(records: Arc<dyn VolumeRecords>, sources: Sources) -> Self {
+        Self {
+            records,
+            sources,
+            cluster: None,
+        }
+    }
+
+    /// Volumes of the API server's sources, for claims of namespaces that may use them.
+    pub fn in_cluster(
+        records: Arc<dyn VolumeRecords>,
+        sources: Sources,
+        client: kube::Client,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let cluster = Cluster {
+            claims: Claims::new(client.clone()),
+            namespaces: Namespaces::new(client, clock),
+            listings: Listings::default(),
+        };
+        Self {
+            records,
+            sources,
+            cluster: Some(cluster),
+        }
+    }
+
+    /// The volume of this name, which is made unless it exists. One that could not have been made for this request is
+    /// [`Error::Exists`].
+    pub async fn create(&self, asked: Volume) -> Result<Volume, Error> {
+        match &self.cluster {
+            None => self.record(asked).await,
+            Some(cluster) => Box::pin(self.freeze(cluster, &asked)).await,
+        }
+    }
+
+    /// The volume with this id.
+    pub async fn find(&self, id: &VolumeId) -> Result<Option<Volume>, Error> {
+        Ok(self.records.find(id).await?)
+    }
+
+    /// Removes the record; absent is fine. Nothing at the source is touched.
+    pub async fn delete(&self, id: &VolumeId) -> Result<(), Error> {
+        Ok(self.records.delete(id).await?)
+    }
+
+    /// Records what was asked for.
+    async fn record(&self, mut asked: Volume) -> Result<Volume, Error> {
+        asked.claim = None;
+        self.sources.get(&asked.attributes.source)?;
+        Selection::new(&asked.attributes.include, &asked.attributes.exclude)?;
+        let recorded = self.records.create(&asked).await?;
+        if recorded == asked {
+            Ok(recorded)
+        } else {
+            Err(Error::exists(&asked))
+        }
+    }
+
+    /// Records what it comes to.
+    async fn freeze(&self, cluster: &Cluster, asked: &Volume) -> Result<Volume, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        let id = VolumeId::parse(&asked.id())?;
+        if let Some(recorded) = self.records.find(&id).await? {
+            return own(recorded, asked);
+        }
+        Selection::new(&asked.attributes.include, &asked.attributes.exclude)?;
+        let source = self.sources.spec(&asked.attributes.source)?;
+        let mut wanted = asked.clone();
+        if let Some(Claim { namespace, name }) = &asked.claim {
+            let path = cluster
+                .claims
+                .get_path(namespace, name, &asked.name)
+                .await?;
+            wanted.attributes.path = claims::below(&asked.attributes.path, &path)?;
+        }
+        cluster.check_consumer(&source.spec, &wanted).await?;
+        if is_to_be_resolved(&source.spec, &wanted.attributes)? {
+            let resolved = self.resolve(cluster, &wanted, deadline).await?;
+            wanted.attributes.revision = Some(resolved);
+        }
+        own(self.records.create(&wanted).await?, asked)
+    }
+
+    /// The revision that the source shows now, if it is not larger than the claim.
+    async fn resolve(
+        &self,
+        cluster: &Cluster,
+        wanted: &Volume,
+        deadline: Instant,
+    ) -> Result<Digest, Error> {
+        let attributes = &wanted.attributes;
+        let place = Place::of(attributes);
+        let question = Question {
+            source: self.sources.get(&attributes.source)?,
+            path: attributes.path.clone(),
+            selection: Selection::new(&attributes.include, &attributes.exclude)?,
+        };
+        let id = VolumeId::parse(&wanted.id())?;
+        let found = cluster.listings.resolve(&id, question, deadline).await;
+        let found = found.map_err(|error| error.at(&place))?;
+        match attributes.limit_bytes {
+            Some(limit) if found.total_bytes > limit => Err(Error::TooLarge {
+                place,
+                bytes: found.total_bytes,
+                limit,
+            }),
+            Some(_) | None => Ok(found.fingerprint),
+        }
+    }
+}
+
+impl Cluster {
+    /// Whether pods of the claim's namespace could read it; which service accounts may is asked at each mount. Without a
+    /// claim it is enough that anybody may.
+    async fn check_consumer(&self, spec: &SourceSpec, volume: &Volume) -> Result<(), Error> {
+        let Attributes { source, path, .. } = &volume.attributes;
+        if spec.consumers.is_empty() {
+            return Err(Error::NoConsumers {
+                name: source.clone(),
+            });
+        }
+        let Some(Claim { namespace, .. }) = &volume.claim else {
+            return Ok(());
+        };
+        let labels = if needs_labels(spec) {
+            self.namespaces.labels(namespace).await?
+        } else {
+            Arc::default()
+        };
+        if !may_namespace(spec, namespace, &labels) {
+            return Err(Error::Namespace {
+                namespace: namespace.clone(),
+                name: source.clone(),
+            });
+        }
+        if may_namespace(&that_cover(spec, path), namespace, &labels) {
+            return Ok(());
+        }
+        Err(Error::Path {
+            namespace: namespace.clone(),
+            place: Place::of(&volume.attributes),
+        })
+    }
+}
+
+/// Whether the revision is to be found out here: what is pinned stays as it is, and keys of a pod are not here.
+fn is_to_be_resolved(spec: &SourceSpec, attributes: &Attributes) -> Result<bool, Error> {
+    if attributes.revision.is_some() || attributes.digest.is_some() {
+        return Ok(false);
+    }
+    match (spec.auth.mode, spec.revision_policy) {
+        (AuthMode::Anonymous | AuthMode::SharedSecret, _) => Ok(true),
+        (AuthMode::PodSecret, RevisionPolicy::Optional) => Ok(false),
+        (AuthMode::PodSecret, RevisionPolicy::Required) => Err(Error::Unpinned {
+            name: attributes.source.clone(),
+        }),
+    }
+}
+
+/// The record, if it could have been made for this request.
+fn own(recorded: Volume, asked: &Volume) -> Result<Volume, Error> {
+    let (is, wanted) = (&recorded.attributes, &asked.attributes);
+    let is_path = match &asked.claim {
+        // What the claim added to the path is not asked for again.
+        Some(_) => covers(&wanted.path, &is.path),
+        None => is.path == wanted.path,
+    };
+    let could_be = Volume {
+        attributes: Attributes {
+            path: is.path.clone(),
+            revision: match (wanted.revision, wanted.digest) {
+                // Found out, or left to the nodes.
+                (None, None) => is.revision,
+                (Some(_), _) | (None, Some(_)) => wanted.revision,
+            },
+            ..wanted.clone()
+        },
+        ..asked.clone()
+    };
+    if is_path && recorded == could_be {
+        Ok(recorded)
+    } else {
+        Err(Error::exists(asked))
+    }
+}
+
+/// The specification with those consumers only who may read this path.
+fn that_cover(spec: &SourceSpec, path: &str) -> SourceSpec {
+    let may = |consumer: &&Consumer| {
+        consumer.paths.is_empty() || consumer.paths.iter().any(|below| covers(below, path))
+    };
+    SourceSpec {
+        consumers: spec.consumers.iter().filter(may).cloned().collect(),
+        ..spec.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! Examining one source: probe it, compare with what its status says, write what is new.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use tonnage_cache::clock::Clock;
+use tonnage_cache::error::chain;
+
+use super::agenda::{Facts, Outcome, Task};
+use super::{condition, facts_of, probe};
+use crate::crd::SourceCondition;
+use crate::leader::timestamp;
+use crate::sources::Sources;
+
+/// Who writes a status.
+const MANAGER: &str = "tonnage-controller";
+/// Longest wait for the API server.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Examines sources.
+#[derive(Debug)]
+pub(super) struct Examiner {
+    /// Sources whatever they look like: also one that cannot be understood has a status.
+    pub(super) objects: Api<DynamicObject>,
+    pub(super) sources: Sources,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Examiner {
+    /// Examines one source; its name comes back with what came of it.
+    pub(super) async fn examine(&self, task: Task) -> (String, Outcome) {
+        let Task {
+            name,
+            facts,
+            written,
+        } = task;
+        let outcome = self.look(&name, &facts, written.as_ref()).await;
+        (name, outcome)
+    }
+
+    async fn look(&self, name: &str, facts: &Facts, written: Option<&SourceCondition>) -> Outcome {
+        let object = self.sources.spec(name).ok();
+        let verdict = probe::probe(&self.sources, name, object.as_deref()).await;
+        if facts_of(&self.sources, name) != *facts {
+            return Outcome::Outdated;
+        }
+        // What others have written meanwhile is in the newest object.
+        let object = self.sources.spec(name).ok();
+        let status = object.as_ref().and_then(|object| object.status.as_ref());
+        let before = match &object {
+            Some(_) => status.and_then(condition::ready),
+            None => written,
+        };
+        let now = timestamp(&*self.clock);
+        let Some(next) = condition::next(before, verdict, facts.generation, now) else {
+            return Outcome::Said(None);
+        };
+        let patch = Patch::Merge(condition::patch(status, &next));
+        let params = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let answer = self.objects.patch_status(name, &params, &patch);
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(_)) => {
+                tracing::info!(
+                    source = name,
+                    ready = next.status,
+                    reason = next.reason,
+                    why = next.message,
+                    "a source was examined"
+                );
+                Outcome::Said(Some(Box::new(next)))
+            }
+            Ok(Err(error)) => {
+                let error = chain(&error);
+                tracing::warn!(source = name, error, "a source's status cannot be written");
+                Outcome::Failed
+            }
+            Err(_) => {
+                tracing::warn!(source = name, "a source's status was not written in time");
+                Outcome::Failed
+            }
+        }
+    }
+}

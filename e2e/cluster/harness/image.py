@@ -1,0 +1,33 @@
+"""Images without a registry and without a container engine: made by the project's own script, imported into containerd."""
+
+import json
+import os
+from pathlib import Path
+
+from .cluster import Cluster
+from .command import output, shown
+from .outcome import Failure
+from .paths import BIN, INSIDE, REPOSITORY, STATE
+
+DRIVER, PROVISIONER = "local/tonnage:test", "local/csi-provisioner:test"
+
+
+def build_driver() -> Path:
+    """The driver's binary: TONNAGE_BIN, or what cargo builds."""
+    if given := os.environ.get("TONNAGE_BIN"):
+        return Path(given).absolute()
+    shown(["cargo", "build", "--quiet", "--release", "--manifest-path", REPOSITORY / "Cargo.toml", "--package", "tonnage-csi", "--bin", "tonnage"])
+    metadata = output(["cargo", "metadata", "--format-version=1", "--no-deps", "--manifest-path", REPOSITORY / "Cargo.toml"])
+    return Path(json.loads(metadata)["target_directory"]) / "release/tonnage"
+
+
+def load(cluster: Cluster, driver: Path) -> None:
+    """Makes and imports the images of the driver and of the provisioner."""
+    for name, binary in ((DRIVER, driver), (PROVISIONER, BIN / "csi-provisioner")):
+        archive = f"{binary.name}.oci.tar"
+        output([REPOSITORY / "deploy/image.sh", "--binary", binary, STATE / archive, name])
+        cluster.inside("ctr", "--namespace=k8s.io", "images", "import", INSIDE / archive)
+        (STATE / archive).unlink()
+        # Pods must not pull, so an image under another name would only show as a pod that does not start.
+        if f"docker.io/{name}" not in cluster.inside("ctr", "--namespace=k8s.io", "images", "list", "--quiet").split():
+            raise Failure(f"containerd imported {archive} and does not know docker.io/{name}")

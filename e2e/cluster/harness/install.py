@@ -1,0 +1,130 @@
+"""The driver, as an operator installs it: by its chart, with helm. Also its processes, for those who kill them, and its command line."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from . import image
+from .cluster import Cluster
+from .command import Ended
+from .kubectl import Kubectl
+from .manifests import DRIVER, SYSTEM, store_keys
+from .outcome import until
+from .paths import INSIDE, REPOSITORY, STATE
+
+RELEASE = "tonnage"
+CACHE = "/var/lib/tonnage"
+"""The cache's directory on the node, which is the chart's default."""
+NODE_PODS = "app.kubernetes.io/component=node"
+OURS = f"app.kubernetes.io/instance={RELEASE}"
+PUBLISHED = re.compile(r'^csi_operations_seconds_count\{([^}]*NodePublishVolume[^}]*)\} (\S+)$', re.MULTILINE)
+
+
+def values() -> dict:
+    """What differs from the chart's defaults: images that no registry has, and listings that are made anew for every pod."""
+    driver, provisioner = (dict(zip(("repository", "tag"), name.split(":"))) for name in (image.DRIVER, image.PROVISIONER))
+    local = {"registry": "", "pullPolicy": "Never"}
+    return {
+        "image": {**driver, **local},
+        "node": {"revisionTTL": "1s"},
+        "controller": {"provisioner": {"image": {**provisioner, **local}}},
+    }
+
+
+class Driver:
+    """The release."""
+
+    def __init__(self, cluster: Cluster, kube: Kubectl, binary: Path):
+        self._cluster, self._kube, self._binary = cluster, kube, binary
+
+    def helm(self, verb: str, *arguments, seconds: float = 240) -> str:
+        """Runs helm on the chart or the release; values are on standard input."""
+        return self._cluster.inside("helm", verb, *arguments, text=json.dumps(values()), seconds=seconds)
+
+    def chart(self) -> Path:
+        """The chart, where the cluster's namespaces show it wherever the repository lies."""
+        copy = STATE / "chart"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(REPOSITORY / "deploy/chart", copy)
+        return INSIDE / "chart"
+
+    def is_installed(self) -> bool:
+        return self._cluster.attempt("helm", "status", RELEASE, f"--namespace={SYSTEM}").code == 0
+
+    def ensure(self) -> None:
+        """Installs the release where there is none, and waits until the node takes volumes."""
+        if not self.is_installed():
+            where = [f"--namespace={SYSTEM}", "--create-namespace"]
+            self.helm("install", RELEASE, self.chart(), *where, "--values=-", "--wait", "--timeout=3m")
+        self._kube.apply(store_keys())
+        self.wait_until_ready()
+
+    def uninstall(self) -> None:
+        self._cluster.inside("helm", "uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait", "--timeout=2m", seconds=180)
+
+    def wait_until_ready(self) -> None:
+        until("the driver's node pod is ready and registered", 90, lambda: self._is_ready() and self.is_registered(), self._seen)
+
+    def is_registered(self) -> bool:
+        drivers = self._kube.get("", "csinode", "node1")["spec"].get("drivers") or []
+        return DRIVER in [it["name"] for it in drivers]
+
+    def node_pod(self) -> dict | None:
+        """The one that is to stay, where another one is about to go."""
+        pods = [it for it in self._kube.all(SYSTEM, "pods", NODE_PODS) if "deletionTimestamp" not in it["metadata"]]
+        return pods[0] if len(pods) == 1 else None
+
+    def node_restarts(self) -> int:
+        """How often the node pod's container was started again."""
+        pod = until("the driver's container runs", 60, self._running_pod)
+        return pod["status"]["containerStatuses"][0]["restartCount"]
+
+    def kill_node_process(self) -> None:
+        """kill -9 of the plugin's process."""
+        pod = until("the driver's container runs", 60, self._running_pod)
+        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+        self._cluster.inside("ctr", "--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", container)
+
+    def tonnage(self, *arguments) -> str:
+        """What the command line prints in the node pod, beside the service; the pod's environment names the cache."""
+        pod = until("the driver's container runs", 60, self._running_pod)
+        return self._kube.run(SYSTEM, pod["metadata"]["name"], "/tonnage", *arguments, container="tonnage")
+
+    def usage(self) -> dict:
+        """`tonnage cache du`, once all that was verified is also synced, so that every object is in its place."""
+
+        def settled() -> dict | None:
+            usage = json.loads(self.tonnage("cache", "du", "--json"))
+            return usage if usage["fresh"]["files"] == 0 else None
+
+        return until("the cache has synced what it fetched", 60, settled)
+
+    def attempt_on_node(self, *arguments) -> Ended:
+        """Runs the command line on the node itself, where there may be no driver any more."""
+        shutil.copy2(self._binary, STATE / "tonnage")
+        return self._cluster.attempt(INSIDE / "tonnage", *arguments)
+
+    def publishes(self) -> int:
+        """How many volumes kubelet has had published since it started, by its own count."""
+        metrics = self._kube.attempt("get", "--raw", "/api/v1/nodes/node1/proxy/metrics").out
+        good = [value for labels, value in PUBLISHED.findall(metrics) if 'grpc_status_code="OK"' in labels and f'driver_name="{DRIVER}"' in labels]
+        return sum(int(float(value)) for value in good)
+
+    def leftovers(self) -> list[str]:
+        """Files of the driver on the node, apart from its cache and from volumes."""
+        return self._cluster.files("/var/lib/kubelet/plugins", "/var/lib/kubelet/plugins_registry", "-name", f"*{DRIVER}*")
+
+    def _running_pod(self) -> dict | None:
+        pod = self.node_pod()
+        states = [it["state"] for it in pod["status"].get("containerStatuses", [])] if pod else []
+        return pod if states and all("running" in it for it in states) else None
+
+    def _is_ready(self) -> bool:
+        pod = self.node_pod()
+        conditions = pod["status"].get("conditions", []) if pod else []
+        return any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)
+
+    def _seen(self) -> str:
+        pods = self._kube.attempt("get", f"--namespace={SYSTEM}", "pods").out
+        return f"{pods}\n{self._kube.attempt('logs', f'--namespace={SYSTEM}', f'--selector={NODE_PODS}', '--tail=20').out}"

@@ -1,0 +1,125 @@
+"""Objects as the API server takes them: pods and the ways in which they ask for a model, sources, classes, claims."""
+
+from .store import ACCESS_KEY, ADDRESS, BUCKET, SECRET_KEY
+
+DRIVER = "csi.tonnage.dev"
+GROUP = "tonnage.dev/v1alpha1"
+SYSTEM = "tonnage"
+"""The namespace that the chart is installed into."""
+KEYS = "store-keys"
+MOUNT = "/model"
+"""Where containers see a model."""
+
+SLEEP = "cat /proc/uptime; exec sleep 86400"
+"""Says when the container began, on the clock since boot, which the machine and its namespaces share."""
+
+RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 1234, "runAsGroup": 1234, "fsGroup": 4321, "seccompProfile": {"type": "RuntimeDefault"}}
+RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+"""What the restricted Pod Security level asks for."""
+
+
+def pod(namespace: str, name: str, volume: dict, script: str = SLEEP, environment: dict[str, str] | None = None) -> dict:
+    """A pod with one container that sees one volume. The mount inside is not asked to be read-only: that it is, is the driver's work."""
+    container = {
+        "name": "reader",
+        "image": "local/busybox:1",
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", script],
+        "env": [{"name": key, "value": value} for key, value in (environment or {}).items()],
+        "volumeMounts": [{"name": "model", "mountPath": MOUNT}],
+    }
+    spec = {"terminationGracePeriodSeconds": 1, "containers": [container], "volumes": [{"name": "model", **volume}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "name": name}, "spec": spec}
+
+
+def as_service_account(manifest: dict, name: str) -> dict:
+    return {**manifest, "spec": {**manifest["spec"], "serviceAccountName": name}}
+
+
+def restricted(manifest: dict) -> dict:
+    """The pod as a namespace of the restricted level admits it."""
+    containers = [{**it, "securityContext": RESTRICTED_CONTAINER} for it in manifest["spec"]["containers"]]
+    return {**manifest, "spec": {**manifest["spec"], "securityContext": RESTRICTED_POD, "containers": containers}}
+
+
+def inline(source: str, path: str, **attributes: str) -> dict:
+    """A volume that the pod describes itself."""
+    return {"csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": {"source": source, "path": path, **attributes}}}
+
+
+def claimed(claim: str, **how) -> dict:
+    return {"persistentVolumeClaim": {"claimName": claim, **how}}
+
+
+def ephemeral(storage_class: str, path: str) -> dict:
+    """A claim that lives as long as its pod."""
+    return {"ephemeral": {"volumeClaimTemplate": {"metadata": _asking_for(path), "spec": _claim(storage_class)}}}
+
+
+def claim(namespace: str, name: str, storage_class: str, path: str) -> dict:
+    metadata = {"namespace": namespace, "name": name, **_asking_for(path)}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": _claim(storage_class)}
+
+
+def static_volume(namespace: str, name: str, attributes: dict[str, str]) -> tuple[dict, dict]:
+    """A volume that an administrator writes down, and the claim that it is for."""
+    spec = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadOnlyMany"],
+        "persistentVolumeReclaimPolicy": "Retain",
+        "storageClassName": "",
+        "claimRef": {"namespace": namespace, "name": name},
+        "csi": {"driver": DRIVER, "volumeHandle": name, "readOnly": True, "volumeAttributes": attributes},
+    }
+    volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+    bound = {**_claim(""), "volumeName": name}
+    return volume, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": namespace, "name": name}, "spec": bound}
+
+
+def storage_class(name: str, source: str) -> dict:
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name},
+        "provisioner": DRIVER,
+        "volumeBindingMode": "Immediate",
+        "parameters": {"source": source},
+    }
+
+
+def source(name: str, endpoint: str, consumers: list[dict]) -> dict:
+    """The part of the store that belongs to one scenario."""
+    spec = {
+        "url": f"s3://{BUCKET}/{name}",
+        "endpoint": endpoint,
+        "auth": {"mode": "SharedSecret", "secretName": KEYS},
+        "consumers": consumers,
+        "allowedCIDRs": [f"{ADDRESS}/32"],
+    }
+    return {"apiVersion": GROUP, "kind": "Source", "metadata": {"name": name}, "spec": spec}
+
+
+def consumer(namespace: str, *service_accounts: str) -> dict:
+    return {"namespaces": {"names": [namespace]}, "serviceAccounts": list(service_accounts)}
+
+
+def namespace(name: str, labels: dict[str, str] | None = None) -> dict:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}}
+
+
+def service_account(where: str, name: str) -> dict:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": where, "name": name}}
+
+
+def store_keys() -> dict:
+    """The store's keys, in the driver's own namespace."""
+    keys = {"accessKeyId": ACCESS_KEY, "secretAccessKey": SECRET_KEY}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": SYSTEM, "name": KEYS}, "stringData": keys}
+
+
+def _asking_for(path: str) -> dict:
+    return {"annotations": {"tonnage.dev/path": path}}
+
+
+def _claim(storage_class_name: str) -> dict:
+    return {"storageClassName": storage_class_name, "accessModes": ["ReadOnlyMany"], "resources": {"requests": {"storage": "1Gi"}}}

@@ -1,0 +1,94 @@
+"""The node plugin and kubelet are killed (kill -9) at random moments of publish and unpublish: pods that read meanwhile never notice,
+pods that wait get their model, and in the end nothing is left."""
+
+import time
+
+from ..manifests import inline, pod
+from ..outcome import until
+from ..scene import Scene
+from ..store import COUNTED
+from ..world import World
+
+NAME = "kills"
+ROUNDS = 6
+READERS = ("reader-1", "reader-2")
+RATE = 12_000_000
+"""Bytes per second of the store, so that a fetch lasts about two seconds."""
+PUBLISHING, UNPUBLISHING = 2.5, 1.2
+"""Seconds in which the moment of a kill is drawn: a pod's way to its model, and its end."""
+
+READ = """printf '%s' "$CHECKLIST" > /tmp/sums
+cd /model
+exec 3< config.json
+while sha256sum -c -s /tmp/sums; do echo read; sleep 1; done
+echo BROKEN
+exit 1"""
+
+
+def run(world: World) -> None:
+    scene = world.scene(NAME, endpoint=COUNTED)
+    steady = scene.add_model("steady", shards=2, shard_size=2 << 20)
+    scene.start(*(pod(NAME, name, inline(NAME, "steady"), READ, {"CHECKLIST": steady.checklist}) for name in READERS))
+    _restart_costs_nothing(world, scene)
+    dice = world.dice(NAME)
+    for number in range(ROUNDS):
+        victim = ("plugin", "kubelet")[number % 2]
+        _one_round(world, scene, f"round-{number}", victim, (dice.uniform(0, PUBLISHING), dice.uniform(0, UNPUBLISHING)))
+    _readers_never_noticed(world, scene)
+    world.store.limit(None)
+    scene.remove(*READERS)
+    _nothing_half_done(world)
+
+
+def _one_round(world: World, scene: Scene, name: str, victim: str, moments: tuple[float, float]) -> None:
+    """A pod of a new model, with one kill on its way in and one on its way out."""
+    publish, unpublish = moments
+    model = scene.add_model(name)
+    world.store.limit(RATE)
+    scene.add(scene.inline_pod(name, name))
+    time.sleep(publish)
+    _kill(world, victim)
+    scene.wait_until_running(name, seconds=120)
+    world.equal(f"{victim} killed {publish:.2f} s into a publish: the pod runs and reads all of it", scene.sums(name), model.sums)
+    world.kube.delete(NAME, "pods", name)
+    time.sleep(unpublish)
+    _kill(world, victim)
+    scene.remove(name, seconds=120)
+    world.check(f"{victim} killed {unpublish:.2f} s into an unpublish: the pod goes", True)
+
+
+def _kill(world: World, victim: str) -> None:
+    if victim == "plugin":
+        world.driver.kill_node_process()
+    else:
+        world.cluster.kill_component("kubelet")
+        world.cluster.start_component("kubelet")
+
+
+def _restart_costs_nothing(world: World, scene: Scene) -> None:
+    """kubelet publishes every volume of every running pod again when it starts, with the same id and target."""
+    mark = world.store.mark()
+    world.cluster.kill_component("kubelet")
+    world.cluster.start_component("kubelet")
+    until("kubelet has published the readers' volumes again", 60, lambda: world.driver.publishes() >= len(READERS), world.driver.publishes)
+    world.equal("kubelet's restart publishes running pods again and costs no byte", world.store.since(mark).content, 0)
+
+
+def _readers_never_noticed(world: World, scene: Scene) -> None:
+    for name in READERS:
+        before = world.kube.logs(NAME, name).count("read")
+        until(f"{name} goes on reading", 30, lambda: world.kube.logs(NAME, name).count("read") > before)
+        restarts = scene.wait_until_running(name)["status"]["containerStatuses"][0]["restartCount"]
+        said = world.kube.logs(NAME, name)
+        world.check(f"{name} read everything {said.count('read')} times and never failed", restarts == 0 and "BROKEN" not in said, said[-200:])
+
+
+def _nothing_half_done(world: World) -> None:
+    """Mounts and pod directories are looked at whenever a scene is closed; this is the cache."""
+    directories = [f"/var/lib/tonnage/{name}" for name in ("tmp", "trash", "partial", "quarantine")]
+
+    def left() -> list[str]:
+        return world.cluster.files(*directories, "-type", "f")
+
+    until("the cache holds nothing half done", 60, lambda: not left(), left)
+    world.check("the cache holds nothing half done", True)

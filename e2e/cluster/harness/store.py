@@ -1,0 +1,135 @@
+"""The object storage: Versity's S3 gateway inside the cluster's network, filled by Amazon's own client, and beside it a wire to
+the same server that counts what it sends (`../node/relay.py`). What was downloaded is judged by that count alone."""
+
+import json
+import os
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from .cluster import Cluster
+from .command import output
+from .outcome import until
+from .paths import BIN, CACHE, INSIDE, REPOSITORY, STATE
+
+BUCKET = "models"
+ACCESS_KEY, SECRET_KEY = "tonnage", "tonnage-secret"
+ADDRESS = "10.10.0.1"
+DIRECT, COUNTED = f"http://{ADDRESS}:7070", f"http://{ADDRESS}:7071"
+"""Endpoints of the one server: its own, and the wire's."""
+TWICE = 1.05
+"""Who gets more than this many times the size has got it twice; less is a late part that was asked for again."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What the server sent in a while."""
+
+    requests: list[dict]
+
+    @property
+    def bytes_by_key(self) -> dict[str, int]:
+        """Bytes of content by key. An answer of one byte is the proof that a pod may read, and no content."""
+        sums = defaultdict(int)
+        for request in self.requests:
+            if request["method"] == "GET" and request["bytes"] > 1 and request["status"] in (200, 206) and (key := _key(request["path"])):
+                sums[key] += request["bytes"]
+        return dict(sums)
+
+    @property
+    def content(self) -> int:
+        return sum(self.bytes_by_key.values())
+
+    def is_one_of(self, size: int) -> bool:
+        """Whether content of that size was sent, and once."""
+        return size <= self.content <= size * TWICE
+
+    def __str__(self) -> str:
+        return f"{self.content} bytes of {len(self.bytes_by_key)} objects in {len(self.requests)} requests"
+
+
+class Store:
+    """The server, its wire and its objects."""
+
+    def __init__(self, cluster: Cluster):
+        self._cluster = cluster
+        self._directory = STATE / "store"
+
+    @staticmethod
+    def build() -> None:
+        """The server and the client that fills it, where they are not there yet."""
+        output([REPOSITORY / "e2e/servers.sh", "build", "versity", "clients"], seconds=900)
+        # Beside the cluster's own programs, where its namespaces show it wherever the cache lies.
+        binary = BIN / "versitygw"
+        if not binary.exists() or not os.path.samefile(binary, CACHE / "bin/versitygw"):
+            binary.unlink(missing_ok=True)
+            os.link(CACHE / "bin/versitygw", binary)
+
+    def start(self) -> None:
+        (self._directory / "data").mkdir(parents=True, exist_ok=True)
+        words = {"KIND": "s3", "ENDPOINT": DIRECT, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY, "REGION": "us-east-1"}
+        (self._directory / "env").write_text("".join(f"{key}={value}\n" for key, value in words.items()))
+        self.start_server()
+        relay = ["python3", "/var/lib/conf/relay.py", f"{ADDRESS}:7071", f"{ADDRESS}:7070", INSIDE / "store"]
+        self._cluster.start_component("relay", *relay)
+        until("the store's wire listens", 20, lambda: self._answers(COUNTED))
+
+    def start_server(self) -> None:
+        command = ["versitygw", "--port", f"{ADDRESS}:7070", "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", "us-east-1"]
+        self._cluster.start_component("versity", *command, "--keep-alive", "--quiet", "posix", INSIDE / "store/data")
+        until("the store answers", 30, lambda: self._answers(DIRECT))
+
+    def stop_server(self) -> None:
+        self._cluster.kill_component("versity")
+
+    def _answers(self, endpoint: str) -> bool:
+        """Any HTTP status will do: who does not sign is refused."""
+        ask = f"import urllib.request, urllib.error\ntry: urllib.request.urlopen('{endpoint}', timeout=2)\nexcept urllib.error.HTTPError: pass"
+        return self._cluster.attempt("python3", "-c", ask).code == 0
+
+    def put(self, directory: Path, prefix: str) -> None:
+        """Uploads the files of a directory with Amazon's client, as a user would: the server keeps ETags of what is uploaded only.
+        Only the network is the cluster's: the client's library may lie where its mounts hide it."""
+        pid = (STATE / "init.pid").read_text().strip()
+        client = [CACHE / "clients/bin/python", REPOSITORY / "e2e/bucket.py", "put", self._directory / "env", BUCKET, prefix, directory]
+        output(["nsenter", f"--net=/proc/{pid}/ns/net", *client])
+
+    def remove(self, prefix: str) -> None:
+        """Removes objects and what the server keeps of them."""
+        shutil.rmtree(self._directory / "data" / BUCKET / prefix, ignore_errors=True)
+
+    def limit(self, rate: int | None) -> None:
+        """Most bytes per second on the wire that counts, from the next request on; none: no limit."""
+        if rate is None:
+            (self._directory / "rate").unlink(missing_ok=True)
+        else:
+            (self._directory / "rate").write_text(str(rate))
+
+    def mark(self) -> int:
+        """A moment, for `since`."""
+        log = self._directory / "requests.jsonl"
+        return log.stat().st_size if log.exists() else 0
+
+    def since(self, mark: int) -> Traffic:
+        """What was sent on the wire that counts since a moment; requests that still run are waited for."""
+        begun, ended = until("requests to the store end", 30, lambda: self._settled(mark))
+        return Traffic([{**begun[number], **line} for number, line in ended.items() if number in begun])
+
+    def _settled(self, mark: int) -> tuple[dict, dict] | None:
+        log = self._directory / "requests.jsonl"
+        lines = []
+        if log.exists():
+            with log.open() as file:
+                file.seek(mark)
+                lines = [json.loads(line) for line in file.read().splitlines(keepends=True) if line.endswith("\n")]
+        begun = {line["id"]: line for line in lines if line["event"] == "begin"}
+        ended = {line["id"]: line for line in lines if line["event"] == "end"}
+        return (begun, ended) if begun.keys() <= ended.keys() else None
+
+
+def _key(path: str) -> str:
+    """The key in a request's path, where it names an object and not a bucket."""
+    bucket, _, key = unquote(path).lstrip("/").partition("/")
+    return key if bucket == BUCKET else ""
