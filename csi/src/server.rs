@@ -12,9 +12,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonnage_cache::error::{IoContext, PathError};
 
+mod authority;
 mod http;
 mod routes;
 
+use authority::Repaired;
 pub use http::{Health, serve_http};
 pub use routes::Routes;
 
@@ -102,7 +104,7 @@ async fn converse(stream: UnixStream, routes: Routes, stop: CancellationToken) {
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), routes);
+        .serve_connection(TokioIo::new(Repaired::new(stream)), routes);
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
