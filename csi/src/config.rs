@@ -75,6 +75,8 @@ pub(crate) struct Node {
     pub(crate) revision_ttl: Option<Span>,
     /// `--otlp-endpoint`.
     pub(crate) otlp_endpoint: Option<String>,
+    /// `--force-root-filesystem`.
+    pub(crate) force_root_filesystem: bool,
     /// `--kubernetes`.
     pub(crate) kubernetes: bool,
     /// `--namespace`.

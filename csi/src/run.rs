@@ -63,6 +63,8 @@ pub struct NodeSettings {
     pub hold_max: Option<Duration>,
     /// OTLP/gRPC collector; `None`: no traces.
     pub otlp_endpoint: Option<String>,
+    /// Whether, in a cluster, the cache may lie on kubelet's file system.
+    pub force_root_filesystem: bool,
     /// Name of the driver.
     pub driver_name: String,
 }

@@ -671,6 +671,21 @@ fn doctor_judges_each_thing_on_a_line_and_leaves_nothing() {
 }
 
 #[test]
+fn the_chart_carries_the_custom_resources_that_the_program_prints() {
+    let chart = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/chart/crds-generated/crds.yaml"
+    );
+    let ran = Site::new().run(&["crds"]);
+    assert_eq!(ran.code, 0);
+    assert_eq!(
+        std::fs::read_to_string(chart).unwrap(),
+        ran.out,
+        "write it anew: tonnage crds > deploy/chart/crds-generated/crds.yaml"
+    );
+}
+
+#[test]
 fn completions_know_the_commands() {
     let site = Site::new();
     for shell in ["bash", "zsh", "fish"] {

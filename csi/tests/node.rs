@@ -51,6 +51,7 @@ impl Node {
             hold_max: None,
             otlp_endpoint: Some("http://127.0.0.1:9".to_owned()),
             driver_name: "csi.tonnage.dev".to_owned(),
+            force_root_filesystem: false,
             kubernetes: None,
         };
         let stop = CancellationToken::new();
@@ -215,6 +216,7 @@ async fn a_kubelet_directory_that_is_missing_is_said_at_start() {
         hold_max: None,
         otlp_endpoint: None,
         driver_name: "csi.tonnage.dev".to_owned(),
+        force_root_filesystem: false,
         kubernetes: None,
     };
     let error = run::node(settings, CancellationToken::new())

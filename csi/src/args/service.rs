@@ -73,6 +73,9 @@ pub(crate) struct Node {
     /// OTLP/gRPC collector that gets a trace of every load; not set: none
     #[arg(long, value_name = "URL", env = "TONNAGE_OTLP_ENDPOINT")]
     pub(crate) otlp_endpoint: Option<String>,
+    /// Accept, in a cluster, a cache on kubelet's file system, where a full one can make kubelet evict pods
+    #[arg(long, env = "TONNAGE_FORCE_ROOT_FILESYSTEM")]
+    pub(crate) force_root_filesystem: bool,
     #[command(flatten)]
     pub(crate) kubernetes: Kubernetes,
     #[command(flatten)]
@@ -118,6 +121,7 @@ impl Node {
             hold_max,
             revision_ttl,
             otlp_endpoint,
+            force_root_filesystem,
             kubernetes,
             sources,
             place,
@@ -132,6 +136,7 @@ impl Node {
             hold_max: file_hold_max,
             revision_ttl: file_revision_ttl,
             otlp_endpoint: file_otlp,
+            force_root_filesystem: file_force,
             kubernetes: file_kubernetes,
             namespace: file_namespace,
         } = config.node.clone();
@@ -158,6 +163,7 @@ impl Node {
             hold: time(hold.or(file_hold)).unwrap_or(HOLD),
             hold_max: time(hold_max.or(file_hold_max)),
             otlp_endpoint: otlp_endpoint.or(file_otlp),
+            force_root_filesystem: force_root_filesystem || file_force,
             driver_name: DRIVER_NAME.to_owned(),
         })
     }

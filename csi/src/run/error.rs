@@ -1,6 +1,7 @@
 //! Why a service cannot run.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use tonnage_cache::error::{Kind, PathError};
 use tonnage_cache::{cache, store};
@@ -54,6 +55,15 @@ pub enum Error {
         "the API server cannot be used ({0}): run in a pod with a service account token, or name a configuration in KUBECONFIG"
     )]
     ApiServer(String),
+    /// A full cache would fill kubelet's file system.
+    #[error(
+        "the cache {} lies on kubelet's file system, where a full cache makes kubelet evict pods: give it a disk of its own, or force it with --force-root-filesystem (nodeGroups[].forceRootFilesystem in the chart)",
+        cache.display()
+    )]
+    KubeletDisk {
+        /// Its directory.
+        cache: PathBuf,
+    },
     /// A background task died.
     #[error("a background task ended early")]
     Task,
@@ -75,7 +85,7 @@ impl Error {
                 Cause::Exists | Cause::OutOfRange | Cause::LeftBehind => Kind::Internal,
             },
             Self::Control(error) => error.kind(),
-            Self::Trace(_) | Self::ApiServer(_) => Kind::Invalid,
+            Self::Trace(_) | Self::ApiServer(_) | Self::KubeletDisk { .. } => Kind::Invalid,
             Self::Volumes(error) => error.kind(),
         }
     }

@@ -3,13 +3,15 @@
 //! In a cluster three more parts are the API server's: which sources there are, who may use them, and the events of pods.
 //! None of them is waited for here: while the API server is away, what is published stays, and a new publish is told.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tonnage_cache::cache::Cache;
 use tonnage_cache::clock::{Clock, SystemClock};
-use tonnage_cache::error::{Kind, chain};
+use tonnage_cache::error::{IoContext as _, Kind, PathError, chain};
 use tonnage_cache::gate::{Gate, OpenGate};
 use tonnage_cache::store::Env;
 use tonnage_proto::csi::identity_server::IdentityServer;
@@ -99,6 +101,7 @@ pub async fn node(settings: NodeSettings, stop: CancellationToken) -> Result<(),
     if let Some(publisher) = publisher.get() {
         publisher.close().await;
     }
+    remove_own_directory(&settings);
     if let Some(traces) = traces {
         tokio::task::spawn_blocking(move || traces.close())
             .await
@@ -205,6 +208,9 @@ async fn work(
         grants,
     } = access;
     let root = KubeletRoot::open(&settings.kubelet_dir)?;
+    if settings.kubernetes.is_some() && !settings.force_root_filesystem {
+        check_disk(&settings.kubelet_dir, &settings.cache.store.root)?;
+    }
     let env = Env::real();
     let opened = tokio::select! {
         opened = open(settings, &env, &gate, vitals) => opened?,
@@ -252,6 +258,32 @@ async fn work(
     }
 }
 
+/// Kubelet's directory for this driver goes with the socket in it, so that an uninstall leaves nothing below kubelet's.
+fn remove_own_directory(settings: &NodeSettings) {
+    let own = settings.endpoint.parent();
+    let own = own.filter(|own| {
+        own.file_name()
+            .is_some_and(|name| *name == *settings.driver_name)
+    });
+    // What is not empty stays: it is somebody's.
+    if let Some(Err(error)) = own.map(std::fs::remove_dir) {
+        tracing::debug!(%error, "the socket's directory stays");
+    }
+}
+
+/// Refuses a cache on kubelet's file system. One that does not exist yet is where its parent is.
+fn check_disk(kubelet: &Path, cache: &Path) -> Result<(), Error> {
+    let device =
+        |path: &Path| Ok::<_, PathError>(std::fs::metadata(path).at("look at", path)?.dev());
+    let place = cache.ancestors().find(|place| place.exists());
+    if device(kubelet)? == device(place.unwrap_or(cache))? {
+        return Err(Error::KubeletDisk {
+            cache: cache.to_path_buf(),
+        });
+    }
+    Ok(())
+}
+
 struct Opened {
     cache: Arc<Cache>,
     upkeep: Arc<Upkeep>,
@@ -281,5 +313,23 @@ async fn open(
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_on_the_file_system_of_kubelet_is_refused_also_before_it_is_made() {
+        let here = tempfile::tempdir().unwrap();
+        let cache = here.path().join("not/yet");
+        let error = check_disk(here.path(), &cache).unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(
+            error.to_string().contains("--force-root-filesystem"),
+            "{error}"
+        );
+        check_disk(here.path(), Path::new("/proc")).unwrap();
     }
 }

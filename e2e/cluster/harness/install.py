@@ -112,8 +112,9 @@ class Driver:
         return sum(int(float(value)) for value in good)
 
     def leftovers(self) -> list[str]:
-        """Files of the driver on the node, apart from its cache and from volumes."""
-        return self._cluster.files("/var/lib/kubelet/plugins", "/var/lib/kubelet/plugins_registry", "-name", f"*{DRIVER}*")
+        """Files of the driver on the node, apart from its cache, from volumes, and from what kubelet itself keeps under a driver's name."""
+        places = ("/var/lib/kubelet/plugins", "/var/lib/kubelet/plugins_registry")
+        return self._cluster.files(*places, "-not", "-path", "*/plugins/kubernetes.io/*", "-name", f"*{DRIVER}*")
 
     def _running_pod(self) -> dict | None:
         pod = self.node_pod()
