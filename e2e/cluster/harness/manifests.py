@@ -1,5 +1,7 @@
 """Objects as the API server takes them: pods and the ways in which they ask for a model, sources, classes, claims."""
 
+import uuid
+
 from .store import ACCESS_KEY, ADDRESS, BUCKET, SECRET_KEY
 
 DRIVER = "csi.tonnage.dev"
@@ -62,14 +64,15 @@ def claim(namespace: str, name: str, storage_class: str, path: str) -> dict:
 
 
 def static_volume(namespace: str, name: str, attributes: dict[str, str]) -> tuple[dict, dict]:
-    """A volume that an administrator writes down, and the claim that it is for."""
+    """A volume that an administrator writes down, and the claim that it is for. Its handle is new: a node remembers which revision a
+    handle stood for."""
     spec = {
         "capacity": {"storage": "1Gi"},
         "accessModes": ["ReadOnlyMany"],
         "persistentVolumeReclaimPolicy": "Retain",
         "storageClassName": "",
         "claimRef": {"namespace": namespace, "name": name},
-        "csi": {"driver": DRIVER, "volumeHandle": name, "readOnly": True, "volumeAttributes": attributes},
+        "csi": {"driver": DRIVER, "volumeHandle": f"{name}-{uuid.uuid4()}", "readOnly": True, "volumeAttributes": attributes},
     }
     volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
     bound = {**_claim(""), "volumeName": name}
