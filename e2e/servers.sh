@@ -19,6 +19,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/tonnage-e2e
 usage() {
   cat <<EOF
 usage: e2e/servers.sh build [NAME|clients|csi-sanity]...   build or install (default: all four servers and the clients)
+       e2e/servers.sh go                      print the path of a Go that builds them, installed if there is none
        e2e/servers.sh start NAME              start on a free loopback port, wait until it answers
        e2e/servers.sh env NAME                print KEY=VALUE lines: KIND, ENDPOINT, ACCESS_KEY, SECRET_KEY, REGION, PID
        e2e/servers.sh put NAME BUCKET PREFIX DIR   upload the files under DIR with the cloud's own client library
@@ -244,6 +245,7 @@ case $command in
     if (($# == 0)); then set -- "${NAMES[@]}" clients; fi
     for name in "$@"; do build "$name"; done
     ;;
+  go) find_go ;;
   start | stop | check) (($# == 2)) || { usage >&2; exit 2; }; known "$2"; "$command" "$2" ;;
   env) (($# == 2)) || { usage >&2; exit 2; }; known "$2"; running "$2" || die "$2 is not running"; cat "$state/$2/env" ;;
   put | get) (($# == 5)) || { usage >&2; exit 2; }; known "$2"; "$command" "$2" "$3" "$4" "$5" ;;

@@ -1,6 +1,8 @@
 """A private mount namespace, so that whatever is mounted in it is gone when it ends. Needs root."""
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -44,3 +46,13 @@ class Namespace:
         directory.mkdir(parents=True, exist_ok=True)
         self.run("mount", "--bind", directory, directory)
         self.run("mount", "--make-shared", directory)
+
+
+@contextmanager
+def memory(place: Path) -> Iterator[Path]:
+    """An empty directory that no disk is behind, as seen from outside of the namespace in which it is mounted on `place`."""
+    place.mkdir(exist_ok=True)
+    with Namespace() as space:
+        space.run("mount", "-t", "tmpfs", "-o", "size=50%", place.name, place)
+        yield space.seen(place)
+    place.rmdir()

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use tonnage_cache::source::config::SourceConfig;
 
 use crate::exit::{Code, Failure};
-use crate::size::{ByteSize, Span};
+use tonnage_csi::size::{ByteSize, Span};
 
 /// Where the file is looked for when nobody names one.
 pub(crate) const DEFAULT_FILE: &str = "/etc/tonnage/config.toml";

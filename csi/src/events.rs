@@ -22,6 +22,7 @@ use tonnage_cache::error::chain;
 use tonnage_cache::report::{Origins, Phase, Report};
 
 use crate::loads::{Load, Observer};
+use crate::size::ByteSize;
 
 /// Loads that may wait to be posted.
 const QUEUE: usize = 256;
@@ -195,7 +196,7 @@ fn origins(report: &Report) -> String {
         return "it is empty".to_owned();
     }
     if cached >= report.bytes {
-        let bytes = Bytes(report.bytes);
+        let bytes = ByteSize(report.bytes);
         // Who joins another's load lists nothing itself.
         let joined = report.phase(Phase::Resolve).is_zero();
         return if joined && report.phase(Phase::Queue) >= Duration::from_secs(1) {
@@ -209,7 +210,7 @@ fn origins(report: &Report) -> String {
         let time = report.phase(Phase::FirstByte) + report.phase(Phase::Transfer);
         parts.push(format!(
             "{} from the source at {}",
-            Bytes(source),
+            ByteSize(source),
             Speed {
                 bytes: source,
                 time
@@ -223,35 +224,13 @@ fn origins(report: &Report) -> String {
         (cached, "cached"),
     ] {
         if bytes > 0 {
-            parts.push(format!("{} {what}", Bytes(bytes)));
+            parts.push(format!("{} {what}", ByteSize(bytes)));
         }
     }
     if parts.is_empty() {
-        return format!("{} were here", Bytes(report.bytes));
+        return format!("{} were here", ByteSize(report.bytes));
     }
     parts.join(", ")
-}
-
-/// Shows a size: `2.1 GiB`.
-struct Bytes(u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 < 1024 {
-            return write!(f, "{} B", self.0);
-        }
-        let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-        let mut tenths = u128::from(self.0) * 10 / 1024;
-        let mut unit = "KiB";
-        for next in units.into_iter().skip(1) {
-            if tenths < 10_240 {
-                break;
-            }
-            tenths /= 1024;
-            unit = next;
-        }
-        write!(f, "{}.{} {unit}", tenths / 10, tenths % 10)
-    }
 }
 
 /// Shows a speed: `812.0 MB/s`.

@@ -30,6 +30,7 @@ pub mod registration;
 pub mod run;
 pub mod server;
 pub mod service;
+pub mod size;
 pub mod sources;
 pub mod status;
 pub mod target;

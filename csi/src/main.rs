@@ -19,7 +19,6 @@ mod config;
 mod console;
 mod exit;
 mod progress;
-mod size;
 
 /// How long blocking work may take to end after the command has ended.
 const GRACE: Duration = Duration::from_secs(5);

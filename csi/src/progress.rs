@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tonnage_cache::report::{Phase, Progress, Snapshot};
 
 use crate::console::Console;
-use crate::size::{ByteSize, Rate};
+use tonnage_csi::size::{ByteSize, Rate};
 
 const LOOK: Duration = Duration::from_millis(100);
 /// How many looks lie between two plain lines: five seconds.

@@ -8,12 +8,12 @@ use std::time::Duration;
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(try_from = "Written")]
-pub(crate) struct ByteSize(pub(crate) u64);
+pub struct ByteSize(pub u64);
 
 /// Why a text is not a size.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("\"{0}\" is not a size: write 750GiB, 1.5T or a number of bytes")]
-pub(crate) struct ParseError(String);
+pub struct ParseError(String);
 
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
@@ -94,12 +94,12 @@ impl fmt::Display for ByteSize {
 /// A stretch of time as people write it: `90s`, `500ms`, `5m`, `2h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Span(pub(crate) Duration);
+pub struct Span(pub Duration);
 
 /// Why a text is not a stretch of time.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("\"{0}\" is not a time: write 90s, 500ms, 5m or 2h")]
-pub(crate) struct SpanError(String);
+pub struct SpanError(String);
 
 impl FromStr for Span {
     type Err = SpanError;
@@ -137,7 +137,7 @@ impl TryFrom<String> for Span {
 
 /// Shows a duration with three figures: `812 µs`, `43 ms`, `2.91 s`, `4 min 12 s`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Took(pub(crate) Duration);
+pub struct Took(pub Duration);
 
 impl fmt::Display for Took {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -158,11 +158,11 @@ impl fmt::Display for Took {
 
 /// Shows bytes per time as `1.42 GB/s`, in powers of 1000 like data sheets.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rate {
+pub struct Rate {
     /// Bytes that went.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// The time they took.
-    pub(crate) time: Duration,
+    pub time: Duration,
 }
 
 impl fmt::Display for Rate {

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy
 
 from .. import contest, data, machine, measure, peers
-from ..namespace import Namespace
+from ..namespace import memory
 from ..node import Node
 from ..server import Server
 from ..suite import Bench, Result, Row, at_most
@@ -62,16 +62,12 @@ def growth(result: Result, lane: str, figure: str):
 @contextmanager
 def sources(bench: Bench) -> Iterator[Path]:
     """An empty directory of buckets in memory, which is where the contest looks meanwhile."""
-    place = bench.root / "sources"
-    place.mkdir(exist_ok=True)
-    with Namespace() as space:
-        space.run("mount", "-t", "tmpfs", "-o", "size=50%", "sources", place)
-        kept, contest.DATA = contest.DATA, space.seen(place)
+    with memory(bench.root / "sources") as place:
+        kept, contest.DATA = contest.DATA, place
         try:
-            yield contest.DATA
+            yield place
         finally:
             contest.DATA = kept
-    place.rmdir()
 
 
 def fits(bench: Bench, result: Result, size: int) -> bool:

@@ -4,13 +4,10 @@ The rate is what the server sent from one second after its first byte to its las
 Asked twice in a full run: with the local disk, which may be slower than the link, and with a tmpfs in its place, which is not.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from .. import contest, machine, measure, peers
-from ..namespace import Namespace
+from ..namespace import memory
 from ..suite import Bench, Result, Row, at_least, figures
 from ..throughput import Watch, rate
 
@@ -40,8 +37,8 @@ def run(bench: Bench) -> Result:
         reps = min(bench.reps, 2) if bench.quick else bench.reps
         held = {"latency": contest.Contest(server, job, contenders, "plain", reps, then=look).run(bench.say)}
         if not bench.quick:
-            with memory(bench) as target:
-                job = replace(job, target=target)
+            with memory(bench.root / "memory") as place:
+                job = replace(job, target=place / "target")
                 held["latency, into a tmpfs"] = contest.Contest(server, job, contenders, "hot", reps, then=look).run(bench.say)
     for lane, contested in held.items():
         result.notes += [f"{lane}: {name} failed: {why}" for name, why in contested.failures.items()]
@@ -52,14 +49,3 @@ def run(bench: Bench) -> Result:
         ours = result.row("tonnage", lane)
         result.verdicts.append(at_least(f"{lane}: {SHARE}", ours.median(SHARE), 0.95, of=[ours], figure=SHARE))
     return result
-
-
-@contextmanager
-def memory(bench: Bench) -> Iterator[Path]:
-    """A target that no disk is behind."""
-    place = bench.root / "memory"
-    place.mkdir(exist_ok=True)
-    with Namespace() as space:
-        space.run("mount", "-t", "tmpfs", "-o", "size=50%", "memory", place)
-        yield space.seen(place) / "target"
-    place.rmdir()

@@ -1,8 +1,9 @@
 //! When a slow run deserves a second request, and which of the two keeps a part.
 //!
 //! A run is late when it takes three times as long as 95 in 100 of the recent ones did, per part, and at
-//! least a set time, which is short once all is asked for. Hedges may cost a small share of a job's bytes, counted by what they ask for. Whoever
-//! has received a part completely claims it; the claims of a run fit one word.
+//! least a set time, which is short once all is asked for. Hedges may cost a small share of a job's bytes,
+//! counted by what they ask for. Whoever has received a part completely claims it; the claims of a run fit one
+//! word.
 
 use std::collections::VecDeque;
 use std::ops::Range;

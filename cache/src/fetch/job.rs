@@ -216,7 +216,7 @@ impl Driver {
         contested
             .chain(self.large.next_due())
             .chain(self.small.next_due())
-            .chain(self.next_late(now))
+            .chain(self.last_late())
             .filter(|due| *due > now)
             .min()
     }

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use tonnage_cache::digest::Digest;
 
 use super::place::{Place, Root, Sources};
-use crate::size::ByteSize;
+use tonnage_csi::size::ByteSize;
 
 /// `tonnage cache …`.
 #[derive(Debug, Clone, Subcommand)]

@@ -8,7 +8,7 @@ use tonnage_cache::source::config::SourceConfig;
 
 use crate::config::{self, Config};
 use crate::exit::{Code, Failure};
-use crate::size::ByteSize;
+use tonnage_csi::size::ByteSize;
 
 /// Which directory is the cache's.
 #[derive(Debug, Clone, ClapArgs)]

@@ -12,7 +12,7 @@ use tonnage_csi::run::{self, ControllerSettings, NodeSettings};
 use super::place::{Place, Sources};
 use crate::config::{self, Config};
 use crate::exit::{Code, Failure};
-use crate::size::Span;
+use tonnage_csi::size::Span;
 
 const DRIVER_NAME: &str = "csi.tonnage.dev";
 const HOLD: Duration = Duration::from_mins(1);

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::console::Console;
 use crate::exit::{Code, Failure};
 use crate::progress;
-use crate::size::ByteSize;
+use tonnage_csi::size::ByteSize;
 
 /// What `export --json` prints, and `import --json` in a list.
 #[derive(Debug, serde::Serialize)]

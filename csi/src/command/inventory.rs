@@ -17,7 +17,7 @@ use crate::args::cache::{Listed, Loads};
 use crate::config::Config;
 use crate::console::Console;
 use crate::exit::{Code, Failure};
-use crate::size::ByteSize;
+use tonnage_csi::size::ByteSize;
 
 /// Shortest prefix of a digest that names content.
 const SHORTEST_PREFIX: usize = 6;

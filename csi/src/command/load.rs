@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::console::Console;
 use crate::exit::{Code, Failure};
 use crate::progress;
-use crate::size::{ByteSize, Rate, Took};
+use tonnage_csi::size::{ByteSize, Rate, Took};
 
 /// What `pull --json` and `mount --json` print.
 #[derive(Debug, serde::Serialize)]

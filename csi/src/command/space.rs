@@ -9,7 +9,7 @@ use crate::args::cache::Used;
 use crate::config::Config;
 use crate::console::Console;
 use crate::exit::{Code, Failure};
-use crate::size::ByteSize;
+use tonnage_csi::size::ByteSize;
 
 pub(super) fn du(args: Used, config: &Config, console: &Console) -> Result<Code, Failure> {
     let Used { root, json } = args;

@@ -12,7 +12,7 @@ use crate::args::place::Place;
 use crate::config::Config;
 use crate::console::Console;
 use crate::exit::{Code, Failure};
-use crate::size::ByteSize;
+use tonnage_csi::size::ByteSize;
 
 pub(super) async fn run(
     verb: cache::Cache,

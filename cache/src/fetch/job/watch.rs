@@ -9,7 +9,7 @@ use super::super::plan::Run;
 use super::super::slots::Class;
 
 use super::super::{buffers_of, connections_of};
-use super::{Active, Driver};
+use super::Driver;
 use crate::gate::Purpose;
 
 impl Driver {
@@ -59,16 +59,10 @@ impl Driver {
         }
     }
 
-    /// When the next of the last runs will be late; `None` while there is more to ask for, and ticks are soon enough.
-    pub(super) fn next_late(&self, now: Instant) -> Option<Instant> {
-        self.is_all_asked()
-            .then(|| {
-                self.late()
-                    .map(|(_, late)| late)
-                    .filter(|late| *late > now)
-                    .min()
-            })
-            .flatten()
+    /// When each of the last runs is late; none while there is more to ask for, and ticks are soon enough.
+    pub(super) fn last_late(&self) -> impl Iterator<Item = Instant> {
+        let last = self.is_all_asked().then(|| self.late());
+        last.into_iter().flatten().map(|(_, late)| late)
     }
 
     /// The runs that were asked for once, and when each is late.
@@ -79,10 +73,9 @@ impl Driver {
         } else {
             settings.hedge_after
         };
-        let once = |active: &&Active| !active.race.is_hedged();
-        let active = self.active.iter().map(|(id, active)| (*id, active));
-        active
-            .filter(move |(_, active)| once(active))
+        self.active
+            .iter()
+            .filter(|(_, active)| !active.race.is_hedged())
             .filter_map(move |(id, active)| {
                 let lane = match active.class {
                     Class::Large => &self.large,
@@ -90,7 +83,7 @@ impl Driver {
                 };
                 let parts = active.run.parts.end.saturating_sub(active.run.parts.start);
                 let age = lane.late_after(parts, floor)?;
-                Some((id, active.started.checked_add(age)?))
+                Some((*id, active.started.checked_add(age)?))
             })
     }
 

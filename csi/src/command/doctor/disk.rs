@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use tonnage_csi::mount::{KernelMounter, Mount, Mounter as _};
 
 use super::Check;
-use crate::size::ByteSize;
+use tonnage_csi::size::ByteSize;
 
 const SMALL: u64 = 1 << 30;
 

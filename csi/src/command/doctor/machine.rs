@@ -7,7 +7,7 @@ use tonnage_cache::error::chain;
 use tonnage_csi::mount::{KernelMounter, Mounter as _, Table};
 
 use super::Check;
-use crate::size::ByteSize;
+use tonnage_csi::size::ByteSize;
 
 /// `CAP_SYS_ADMIN`, which mounting needs (linux/capability.h).
 const CAP_SYS_ADMIN: u32 = 21;
