@@ -4,8 +4,8 @@
 //! <root>/views/<manifest digest: 64 hex>.<generation>/…   directories 0555, files are links to objects
 //! ```
 //! Invariants: a name in `views/` is a complete tree, because it is built in `tmp/` (directories 0755) and
-//! renamed into place; a view is never renamed while it is mounted; a damaged view is never mended but left to its
-//! readers, and the next generation is built beside it. Views are never synced: after a power cut they are checked
+//! renamed into place; a view is never renamed while it is mounted; a damaged view is never mended: it is removed,
+//! or left to its readers where it has some, and the next generation is built beside it. Views are never synced: after a power cut they are checked
 //! and rebuilt. This file never downloads and knows nothing of mounts.
 
 use std::collections::{BTreeSet, HashSet};
@@ -93,6 +93,7 @@ impl Views {
         if let Some(view) = self.find(digest, manifest)? {
             return Ok(view);
         }
+        self.retire_damaged(digest)?;
         let staging = self.staging_path(digest);
         let built = self.build(&staging, manifest);
         if let Err(error) = built {
@@ -123,6 +124,19 @@ impl Views {
                 }
             }
         }
+    }
+
+    /// Removes damaged views of a manifest that nobody but the caller holds. A view that a pod may have mounted
+    /// stays until it is evicted, and the next generation is built beside it.
+    fn retire_damaged(&self, digest: &Digest) -> Result<(), Error> {
+        while let Some(generation) = self.newest(digest)? {
+            let view = self.path(digest, generation);
+            if !self.store.retire_view(&view, digest)? {
+                break;
+            }
+            tracing::info!(view = %view.display(), "a damaged view was removed");
+        }
+        Ok(())
     }
 
     /// Forgets that a view was found whole: it will be checked at its next use.

@@ -263,9 +263,39 @@ async fn a_restart_keeps_content_and_fetches_nothing() {
     assert_eq!(read(&again, "model.safetensors"), bytes(1, (5 << 20) + 77));
 }
 
-#[tokio::test]
-async fn a_damaged_view_is_left_and_the_next_generation_is_built() {
+/// Takes a file out of a view, as a disk that lost a write does.
+fn damage(view: &Path) {
     use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(view, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::remove_file(view.join("config.json")).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_view_that_a_pod_may_read_is_left_and_the_next_generation_is_built() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let first = load(&cache, &reference(&source, "m")).await.unwrap();
+    let (view, manifest) = (first.view.clone(), first.manifest_digest);
+    drop(first);
+    cache.store().sync_now().await;
+    drop(cache);
+    damage(&view);
+    let cache = open(root.path()).await;
+    let _pod = cache
+        .store()
+        .leases()
+        .hold(Holder::new("volume:1"), manifest);
+    let second = load(&cache, &reference(&source, "m")).await.unwrap();
+    assert!(view.is_dir());
+    assert!(second.view.to_string_lossy().ends_with(".1"));
+    assert_eq!(read(&second, "config.json"), bytes(3, 900));
+    assert_eq!(source.served_total(), MODEL_BYTES);
+}
+
+#[tokio::test]
+async fn a_damaged_view_that_nobody_holds_is_removed_with_what_only_it_links() {
     let root = tempfile::tempdir().unwrap();
     let source = Arc::new(MemorySource::new("mem://a"));
     model(&source, "m", 1);
@@ -275,13 +305,18 @@ async fn a_damaged_view_is_left_and_the_next_generation_is_built() {
     drop(first);
     cache.store().sync_now().await;
     drop(cache);
-    std::fs::set_permissions(&view, std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::remove_file(view.join("config.json")).unwrap();
+    damage(&view);
+    std::fs::write(view.join("orphan"), vec![1; 4096]).unwrap();
     let cache = open(root.path()).await;
     let second = load(&cache, &reference(&source, "m")).await.unwrap();
-    assert_ne!(second.view, view);
-    assert!(second.view.to_string_lossy().ends_with(".1"));
     assert_eq!(read(&second, "config.json"), bytes(3, 900));
+    assert!(!second.view.join("orphan").exists());
+    assert_eq!(
+        std::fs::read_dir(root.path().join("views"))
+            .unwrap()
+            .count(),
+        1
+    );
     assert_eq!(source.served_total(), MODEL_BYTES);
 }
 

@@ -61,6 +61,12 @@ impl State {
         self.held.contains_key(manifest)
     }
 
+    /// Whether a manifest is held at most once: by who asks, or by nobody.
+    pub(super) fn is_lone(&self, manifest: &Digest) -> bool {
+        let holders = self.held.get(manifest);
+        holders.map_or(0, |holders| holders.values().sum::<usize>()) <= 1
+    }
+
     /// All held manifests.
     pub(super) fn manifests(&self) -> Vec<Digest> {
         self.held.keys().copied().collect()

@@ -8,10 +8,10 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::Shared;
 use super::error::Error;
 use super::evict::{Freed, Goal, IdlePartial, IdleView, LooseObject, Step, Stock, choose};
 use super::lease::State;
+use super::{Shared, Store};
 use crate::clock::unix_millis;
 use crate::digest::Digest;
 use crate::disk::{FileKind, Stat, absent_is_none, find};
@@ -38,6 +38,21 @@ struct Round {
     /// How many idle views a manifest has left. Views share their manifest's leases: where one is idle, all are.
     views_left: HashMap<Digest, usize>,
     freed: Freed,
+}
+
+impl Store {
+    /// Removes a damaged view with what only it still links: after a power cut, files that never reached the disk.
+    /// False, and nothing is done, where it is gone or more than the caller's own lease holds the manifest: a pod may
+    /// have it mounted. Blocking.
+    pub fn retire_view(&self, view: &Path, manifest: &Digest) -> Result<bool, Error> {
+        let shared = &self.shared;
+        let gone = shared.take_away(view, |leases| leases.is_lone(manifest))?;
+        let Some(trash) = gone else {
+            return Ok(false);
+        };
+        shared.disk.remove_tree(&trash).at("remove", &trash)?;
+        Ok(true)
+    }
 }
 
 impl Shared {
