@@ -13,6 +13,7 @@ use crate::volume::MountFlags;
 
 mod fake;
 mod kernel;
+mod nobody;
 mod setattr;
 mod table;
 
@@ -25,6 +26,9 @@ pub trait Mounter: fmt::Debug + Send + Sync {
     /// Mounts the directory `view` on `spot`, which must be an existing directory. Not idempotent: a second
     /// attach is a second mount on top.
     fn attach(&self, view: &Path, spot: &Spot, flags: MountFlags) -> Result<(), Error>;
+
+    /// Whether a guarded mount of `directory` could be made; [`Error::Unguarded`] if not. Nothing is mounted.
+    fn check_guard(&self, directory: &Path) -> Result<(), Error>;
 
     /// Takes the topmost mount off `spot`. Nothing mounted there is [`Error::NotMounted`].
     fn detach(&self, spot: &Spot) -> Result<(), Error>;
@@ -71,6 +75,14 @@ pub enum Error {
         /// Where.
         path: PathBuf,
     },
+    /// A container that mounts the volume writable could not be held off.
+    #[error(
+        "set readOnly: true on the volume: a container that mounts it writable cannot be kept from writing here, because the kernel or the cache's file system maps no owners"
+    )]
+    Unguarded {
+        /// Why the owners cannot be mapped.
+        source: std::io::Error,
+    },
     /// The mount table cannot be understood.
     #[error("line {line} of the mount table cannot be read")]
     Table {
@@ -85,6 +97,7 @@ impl Error {
         match self {
             Self::Path(error) => error.kind(),
             Self::Target(error) => error.kind(),
+            Self::Unguarded { .. } => Kind::Invalid,
             Self::NotMounted { .. } | Self::NotPermitted { .. } | Self::Table { .. } => {
                 Kind::Internal
             }

@@ -128,8 +128,12 @@ impl Publisher {
     /// Publishes a volume, waiting for its bytes as long as the deadline allows.
     pub async fn publish(self: &Arc<Self>, request: PublishRequest) -> Result<(), Error> {
         let target = self.parts.root.target(&request.target)?;
-        if self.labels && !request.readonly {
-            return Err(Error::SeLinux);
+        if !request.readonly {
+            if self.labels {
+                return Err(Error::SeLinux);
+            }
+            // Asked before anything is fetched.
+            self.parts.mounter.check_guard(self.views.directory())?;
         }
         let identity = PublishIdentity::new(
             request.volume_id.clone(),
@@ -160,7 +164,7 @@ impl Publisher {
             Waited::Failed(_) if !call.is_wanted() => return Err(Error::Unpublished),
             Waited::Failed(error) => {
                 call.finish();
-                return Err(Error::Load(error));
+                return Err(Error::of_load(&request.attributes.source, error));
             }
             Waited::Died => {
                 call.finish();

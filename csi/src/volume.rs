@@ -253,6 +253,9 @@ pub struct MountFlags {
     pub noexec: bool,
     /// `noatime`.
     pub noatime: bool,
+    /// Nobody owns a file in this mount, so that nobody can write even where `ro` is taken away from a copy of it. Not a
+    /// flag of the request: what is not asked for as read-only gets it.
+    pub guarded: bool,
 }
 
 impl MountFlags {

@@ -72,7 +72,7 @@ fn free_spot(what: &str, target: &Path) -> Result<Spot, Failure> {
         );
     }
     let spot = Spot::at(target).map_err(|error| bad_target(what, &error))?;
-    let table = KernelMounter
+    let table = KernelMounter::new()
         .mounts()
         .map_err(|error| refused(what, &error))?;
     if table.at(spot.path()).next().is_some() {
@@ -88,7 +88,7 @@ fn attach(what: &str, view: &Path, spot: &Spot) -> Result<(), Failure> {
     let made = spot
         .ensure_dir()
         .map_err(|error| bad_target(what, &error))?;
-    KernelMounter
+    KernelMounter::new()
         .attach(view, spot, MountFlags::default())
         .map_err(|error| {
             if made && let Err(left) = spot.remove_dir() {
@@ -156,7 +156,7 @@ pub(super) async fn unmount(
 
 /// Takes our mount off; says whether there was one.
 fn detach(what: &str, root: &Path, spot: &Spot) -> Result<bool, Failure> {
-    let table = KernelMounter
+    let table = KernelMounter::new()
         .mounts()
         .map_err(|error| refused(what, &error))?;
     if table.at(spot.path()).next().is_none() {
@@ -170,7 +170,7 @@ fn detach(what: &str, root: &Path, spot: &Spot) -> Result<bool, Failure> {
         )
         .or_advise("name the cache with --cache-dir, or use umount"));
     }
-    KernelMounter
+    KernelMounter::new()
         .detach(spot)
         .map_err(|error| refused(what, &error))?;
     Ok(true)
@@ -211,9 +211,10 @@ fn refused(what: &str, error: &mount::Error) -> Failure {
             .with_code(Code::Denied)
             .or_advise("run it as root, or in `unshare -Urm`; `tonnage pull` needs no privileges"),
         mount::Error::Target(error) => bad_target(what, error),
-        mount::Error::Path(_) | mount::Error::NotMounted { .. } | mount::Error::Table { .. } => {
-            failure
-        }
+        mount::Error::Path(_)
+        | mount::Error::NotMounted { .. }
+        | mount::Error::Unguarded { .. }
+        | mount::Error::Table { .. } => failure,
     }
 }
 

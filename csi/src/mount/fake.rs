@@ -25,6 +25,7 @@ struct State {
     calls: Vec<Call>,
     tables: usize,
     stacking: bool,
+    unguarded: bool,
     fail: Option<rustix::io::Errno>,
 }
 
@@ -64,6 +65,11 @@ impl FakeMounter {
         self.lock().stacking = true;
     }
 
+    /// Owners cannot be mapped from now on.
+    pub fn refuse_guards(&self) {
+        self.lock().unguarded = true;
+    }
+
     /// The next call fails with this error.
     pub fn fail_next(&self, error: rustix::io::Errno) {
         self.lock().fail = Some(error);
@@ -96,6 +102,9 @@ fn ours(view: &Path, point: &Path, flags: MountFlags) -> Mount {
     }
     if flags.noatime {
         options.push_str(",noatime");
+    }
+    if flags.guarded {
+        options.push_str(",idmapped");
     }
     Mount {
         device: (0, 1),
@@ -139,6 +148,18 @@ impl Mounter for FakeMounter {
         }
         state.mounts.push(ours(view, spot.path(), flags));
         Ok(())
+    }
+
+    fn check_guard(&self, directory: &Path) -> Result<(), Error> {
+        if self.lock().unguarded {
+            let source = rustix::io::Errno::INVAL.into();
+            return Err(Error::Unguarded { source });
+        }
+        if directory.is_dir() {
+            return Ok(());
+        }
+        let absent = rustix::io::Errno::NOENT;
+        Err(failed(absent, "clone the mount of", directory))
     }
 
     fn detach(&self, spot: &Spot) -> Result<(), Error> {

@@ -1,36 +1,86 @@
 //! Mounts by the kernel: `open_tree` clones the view's mount where nobody sees it, `mount_setattr` makes the clone
-//! read-only, nosuid, nodev and private, `move_mount` shows it. No moment exists in which it can be written.
+//! read-only, nosuid, nodev and private, `move_mount` shows it. No moment exists in which it can be written. A guarded
+//! one is id-mapped besides (`nobody.rs`), so that it stays unwritable where a container runtime takes `ro` away.
 
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, fstatvfs, statx};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use tonnage_cache::error::{IoContext, PathError};
 
-use super::{Error, Mounter, Sight, Table, setattr};
+use super::setattr::{self, Attributes};
+use super::{Error, Mounter, Sight, Table, nobody};
 use crate::target::{self, Spot};
 use crate::volume::MountFlags;
 
 /// The real mounter; needs `CAP_SYS_ADMIN` over its mount namespace.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct KernelMounter;
+#[derive(Debug, Default)]
+pub struct KernelMounter {
+    /// The namespace of guarded mounts, made for the first of them.
+    nobody: OnceLock<OwnedFd>,
+}
 
-impl Mounter for KernelMounter {
-    fn attach(&self, view: &Path, spot: &Spot, flags: MountFlags) -> Result<(), Error> {
+impl KernelMounter {
+    /// A mounter for the calling process's mount namespace.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn nobody(&self) -> std::io::Result<BorrowedFd<'_>> {
+        if let Some(namespace) = self.nobody.get() {
+            return Ok(namespace.as_fd());
+        }
+        let made = nobody::namespace()?;
+        Ok(self.nobody.get_or_init(|| made).as_fd())
+    }
+
+    /// A clone of the mount that `directory` lies on, with it as the root, where nobody sees it yet.
+    fn restricted(&self, directory: &Path, flags: MountFlags) -> Result<OwnedFd, Error> {
         let clone = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-        let tree = open_tree(CWD, view, clone)
-            .map_err(|error| refused(error, "clone the mount of", view))?;
-        let (set, clear) = attributes(flags);
-        setattr::restrict(&tree, set, clear).at("make read-only the mount of", view)?;
+        let tree = open_tree(CWD, directory, clone)
+            .map_err(|error| refused(error, "clone the mount of", directory))?;
+        let attributes = attributes(flags);
+        if !flags.guarded {
+            setattr::restrict(&tree, attributes).at("make read-only the mount of", directory)?;
+            return Ok(tree);
+        }
+        let guard = |nobody| {
+            let owners = Some(nobody);
+            setattr::restrict(
+                &tree,
+                Attributes {
+                    owners,
+                    ..attributes
+                },
+            )
+        };
+        let guarded = self.nobody().and_then(guard);
+        guarded.map_err(|source| Error::Unguarded { source })?;
+        Ok(tree)
+    }
+}
+
+impl Mounter for KernelMounter {
+    fn attach(&self, view: &Path, spot: &Spot, flags: MountFlags) -> Result<(), Error> {
+        let tree = self.restricted(view, flags)?;
         let target = spot.open()?;
         let to = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&tree, "", &target, "", to)
             .map_err(|error| refused(error, "mount on", spot.path()))
+    }
+
+    fn check_guard(&self, directory: &Path) -> Result<(), Error> {
+        let guarded = MountFlags {
+            guarded: true,
+            ..MountFlags::default()
+        };
+        self.restricted(directory, guarded).map(drop)
     }
 
     fn detach(&self, spot: &Spot) -> Result<(), Error> {
@@ -114,7 +164,7 @@ fn unopened(error: &target::Error) -> Sight {
     }
 }
 
-fn attributes(flags: MountFlags) -> (u64, u64) {
+fn attributes(flags: MountFlags) -> Attributes<'static> {
     let mut set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     let mut clear = 0;
     if flags.noexec {
@@ -125,7 +175,11 @@ fn attributes(flags: MountFlags) -> (u64, u64) {
         // The access time modes are one field, to be cleared as a whole (mount_setattr(2)).
         clear |= libc::MOUNT_ATTR__ATIME;
     }
-    (set, clear)
+    Attributes {
+        set,
+        clear,
+        owners: None,
+    }
 }
 
 fn refused(error: Errno, operation: &'static str, path: &Path) -> Error {

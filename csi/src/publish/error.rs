@@ -50,6 +50,15 @@ pub enum Error {
     /// The content could not be brought here.
     #[error(transparent)]
     Load(Arc<cache::Error>),
+    /// The source is away, overloaded or silent.
+    #[error("source {name} cannot be read at the moment; this goes on by itself when it can")]
+    Away {
+        /// Of the source, escaped.
+        name: String,
+        /// What happened.
+        #[source]
+        error: Arc<cache::Error>,
+    },
     /// The fetch task died.
     #[error("the load ended without a result, which is a bug; it is begun again")]
     LoadDied,
@@ -114,6 +123,26 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why the content of a source could not be brought here.
+    pub(super) fn of_load(source: &str, error: Arc<cache::Error>) -> Self {
+        match error.kind() {
+            Kind::Transient => Self::Away {
+                name: source.escape_default().to_string(),
+                error,
+            },
+            Kind::Invalid
+            | Kind::NotFound
+            | Kind::Denied
+            | Kind::Unauthenticated
+            | Kind::Busy
+            | Kind::Conflict
+            | Kind::NoSpace
+            | Kind::Exhausted
+            | Kind::Corrupt
+            | Kind::Internal => Self::Load(error),
+        }
+    }
+
     /// The row of the code table.
     pub fn cause(&self) -> Cause {
         Cause::Kind(match self {
@@ -126,7 +155,7 @@ impl Error {
             Self::Sources(error) => error.kind(),
             Self::Selection(error) => error.kind(),
             Self::Refused(error) => error.kind(),
-            Self::Load(error) => error.kind(),
+            Self::Load(error) | Self::Away { error, .. } => error.kind(),
             Self::Undecided { .. } | Self::LoadDied => Kind::Transient,
             Self::InProgress(_) | Self::Busy(_) | Self::Unpublished => Kind::Busy,
             Self::Foreign { .. } | Self::SecondTarget | Self::OtherRevision { .. } => {

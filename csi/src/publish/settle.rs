@@ -13,6 +13,7 @@ use super::{Admitted, Error, Occupant, Publisher, shown, shows, view_name};
 use crate::inflight::WaiterId;
 use crate::loads::Load;
 use crate::record::Record;
+use crate::volume::MountFlags;
 
 impl Publisher {
     /// Mounts what was loaded.
@@ -161,11 +162,13 @@ impl Publisher {
         let made = spot.ensure_dir()?;
         fail::fail_point!("publish::after_target");
         let view = self.views.path(&view_name(loaded)?);
-        let Err(error) = self
-            .parts
-            .mounter
-            .attach(&view, &spot, admitted.request.flags)
-        else {
+        let request = &admitted.request;
+        // A container runtime is told to mount it writable, and may do so.
+        let flags = MountFlags {
+            guarded: !request.readonly,
+            ..request.flags
+        };
+        let Err(error) = self.parts.mounter.attach(&view, &spot, flags) else {
             return Ok(());
         };
         let error = Error::from(error);

@@ -1,10 +1,11 @@
 //! Publish and unpublish, without waiting.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tonic::Code;
 use tonnage_csi::loads;
-use tonnage_csi::mount::Call;
+use tonnage_csi::mount::{Call, Mounter as _};
 use tonnage_csi::policy::Refusal;
 use tonnage_proto::csi::volume_capability::access_mode::Mode;
 use tonnage_proto::csi::volume_capability::{AccessType, BlockVolume, MountVolume};
@@ -321,6 +322,32 @@ async fn a_file_system_type_and_a_writer_without_read_only_are_accepted() {
         volume_mount_group: "1000".to_owned(),
     };
     pod.request.volume_capability.as_mut().unwrap().access_type = Some(AccessType::Mount(mount));
+    world.publish(&pod).await.unwrap();
+    let table = world.mounter.mounts().unwrap();
+    let mount = table
+        .at(Path::new(&pod.request.target_path))
+        .next()
+        .unwrap();
+    assert_eq!(mount.options, "ro,nosuid,nodev,noexec,idmapped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_cannot_be_held_off_is_refused_before_anything_is_fetched() {
+    let world = World::start().await;
+    world.mounter.refuse_guards();
+    let mut pod = world.pod("a", "llama");
+    pod.request.readonly = false;
+    let error = world.publish(&pod).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(
+        error
+            .message()
+            .starts_with("set readOnly: true on the volume"),
+        "{error}"
+    );
+    assert_eq!(world.source.listings(), 0);
+    world.assert_nothing_is_left(&[&pod]);
+    pod.request.readonly = true;
     world.publish(&pod).await.unwrap();
 }
 

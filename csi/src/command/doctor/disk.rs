@@ -32,7 +32,7 @@ pub(super) fn examine(cache: &Path) -> Vec<Check> {
         "cache directory",
         format!("{} can be written", cache.display()),
     )];
-    let table = KernelMounter.mounts().unwrap_or_default();
+    let table = KernelMounter::new().mounts().unwrap_or_default();
     let real = existing
         .canonicalize()
         .unwrap_or_else(|_| existing.to_path_buf());

@@ -126,7 +126,7 @@ fn kubelet_mounts(kubelet: &Path) -> Check {
             format!("none on this machine ({shown} does not exist)"),
         );
     };
-    match KernelMounter.mounts() {
+    match KernelMounter::new().mounts() {
         Ok(table) => judge_propagation(&table, &real),
         Err(error) => Check::fail("kubelet", chain(&error), "make /proc readable"),
     }
