@@ -13,6 +13,7 @@ use crate::path::{self, RelPath};
 
 pub mod config;
 pub mod credentials;
+pub mod exchange;
 pub mod select;
 
 mod answer;
@@ -202,6 +203,16 @@ pub enum Error {
         /// The store's code (`ExpiredToken`).
         code: String,
     },
+    /// The service that gives temporary keys for an identity gives none.
+    #[error("no temporary keys from {service}: {what}")]
+    Identity {
+        /// Host of the service.
+        service: String,
+        /// Why, with its code, and what to do.
+        what: String,
+        /// What a caller can do about it.
+        kind: Kind,
+    },
     /// The gate or the address rules refuse the host.
     #[error("{0}")]
     Gate(#[from] crate::gate::Refusal),
@@ -259,6 +270,7 @@ impl Error {
             Self::NotFound(_) => Kind::NotFound,
             Self::Denied { .. } | Self::Untrusted { .. } => Kind::Denied,
             Self::Unauthenticated { .. } => Kind::Unauthenticated,
+            Self::Identity { kind, .. } => *kind,
             Self::Gate(refusal) => refusal.kind(),
             Self::Changed { .. }
             | Self::Protocol { .. }
@@ -277,10 +289,20 @@ impl Error {
 
     /// Whether the same request may succeed if it is sent again.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Protocol { .. } | Self::Throttled { .. } | Self::Unavailable { .. }
-        )
+        match self {
+            Self::Protocol { .. } | Self::Throttled { .. } | Self::Unavailable { .. } => true,
+            Self::Identity { kind, .. } => *kind == Kind::Transient,
+            Self::Reference(_)
+            | Self::Key(_)
+            | Self::NotFound(_)
+            | Self::Denied { .. }
+            | Self::Unauthenticated { .. }
+            | Self::Gate(_)
+            | Self::Changed { .. }
+            | Self::Untrusted { .. }
+            | Self::Limit(_)
+            | Self::Local(_) => false,
+        }
     }
 }
 

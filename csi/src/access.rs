@@ -4,8 +4,8 @@
 //!
 //! What costs nothing is asked first: is there a token, is the volume pinned where it must be. Then the API server says whose
 //! token it is, and the source's `consumers` say whether that one may ([`consumers`]). While the API server is away nothing is
-//! allowed, and nothing that is mounted is touched. Sources that are read with a pod's own keys ask for a proof at the store
-//! besides ([`proof`]).
+//! allowed, and nothing that is mounted is touched. Sources that are read with a pod's own keys or identity ask for a proof at
+//! the store besides ([`proof`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -148,7 +148,12 @@ fn without_object(error: &sources::Error) -> Refusal {
             name.escape_default()
         )),
         Error::Unusable { .. } | Error::Unread => Refusal::Unavailable(error.to_string()),
-        Error::NoObject(_) | Error::Twice(_) | Error::Config { .. } | Error::Keys { .. } => {
+        Error::NoObject(_)
+        | Error::Twice(_)
+        | Error::Config { .. }
+        | Error::Keys { .. }
+        | Error::Nobody(_)
+        | Error::Token { .. } => {
             Refusal::Denied(format!("{error}, so that nothing says who may use it"))
         }
     }

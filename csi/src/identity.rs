@@ -6,6 +6,8 @@ use std::fmt;
 
 use crate::volume::PodInfo;
 
+pub mod tokens;
+
 /// On whose behalf a volume is published.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Principal {

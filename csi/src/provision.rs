@@ -194,17 +194,19 @@ impl Cluster {
     }
 }
 
-/// Whether the revision is to be found out here: what is pinned stays as it is, and keys of a pod are not here.
+/// Whether the revision is to be found out here: what is pinned stays as it is, and neither keys nor tokens of a pod are here.
 fn is_to_be_resolved(spec: &SourceSpec, attributes: &Attributes) -> Result<bool, Error> {
     if attributes.revision.is_some() || attributes.digest.is_some() {
         return Ok(false);
     }
     match (spec.auth.mode, spec.revision_policy) {
-        (AuthMode::Anonymous | AuthMode::SharedSecret, _) => Ok(true),
-        (AuthMode::PodSecret, RevisionPolicy::Optional) => Ok(false),
-        (AuthMode::PodSecret, RevisionPolicy::Required) => Err(Error::Unpinned {
-            name: attributes.source.clone(),
-        }),
+        (AuthMode::Anonymous | AuthMode::SharedSecret | AuthMode::Node, _) => Ok(true),
+        (AuthMode::PodSecret | AuthMode::WorkloadIdentity, RevisionPolicy::Optional) => Ok(false),
+        (AuthMode::PodSecret | AuthMode::WorkloadIdentity, RevisionPolicy::Required) => {
+            Err(Error::Unpinned {
+                name: attributes.source.clone(),
+            })
+        }
     }
 }
 

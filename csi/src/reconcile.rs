@@ -3,6 +3,7 @@
 //!
 //! A source is looked at every minute, and at once when its object or its keys change. Looking is one listing that ends after
 //! its first page. A status is written only when it says something new, so that a quiet cluster costs the API server nothing.
+//! Of sources that are read as pods' own service accounts is also said whether everyone else's could read them (`trust`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,9 +27,11 @@ mod agenda;
 mod condition;
 mod examine;
 mod probe;
+mod trust;
 
 use agenda::{Agenda, Facts};
 use examine::Examiner;
+use trust::Trust;
 
 /// How often changes are looked for.
 const LOOK: Duration = Duration::from_secs(2);
@@ -73,6 +76,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
     let examiner = Examiner {
         objects,
         sources,
+        trust: Trust::new(trust::DIRECTORY.into(), namespace, Arc::clone(&clock)),
         clock,
     };
     let work = work(&examiner, &identity, leading);

@@ -3,7 +3,7 @@
 //!
 //! A source that exists but cannot be used (a bad object, a missing Secret) stays known with one sentence about why, so
 //! that a pod waits for it to be mended instead of being told that there is none. Sources of mode `PodSecret` are built
-//! from each pod's own keys (`keyed`).
+//! from each pod's own keys (`keyed`), those of mode `WorkloadIdentity` for each service account (`workload`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -16,14 +16,20 @@ use tonnage_cache::source::config::{SourceConfig, build};
 use tonnage_cache::source::{self, Source};
 
 use crate::crd;
-use crate::identity::Secrets;
+use crate::identity::tokens::{Missing, PodToken};
+use crate::identity::{Principal, Secrets, TOKENS};
 
 mod bound;
+mod exchange;
 mod keyed;
+mod recent;
 mod spec;
 pub mod watch;
+mod workload;
 
+pub use exchange::audience;
 use keyed::Keyed;
+use workload::Workload;
 
 /// Named sources. Clones share them.
 #[derive(Debug, Clone)]
@@ -55,6 +61,8 @@ enum Place {
     Built(Arc<dyn Source>),
     /// With the keys of a pod.
     Keyed(Arc<Keyed>),
+    /// With the identity of a pod's service account.
+    Workload(Arc<Workload>),
     /// Not now, and why.
     Unusable(String),
 }
@@ -100,6 +108,20 @@ pub enum Error {
         /// Names of the keys.
         wanted: &'static str,
     },
+    /// It is read as a pod's service account, and here is none.
+    #[error("source {} is read with the identity of each pod's service account", Escaped(.0))]
+    Nobody(String),
+    /// The request lacks the token that the cloud wants.
+    #[error(
+        "source {} is read with the identity of the pod's service account: {why}",
+        Escaped(name)
+    )]
+    Token {
+        /// Which.
+        name: String,
+        /// What is missing and what to do.
+        why: String,
+    },
     /// It is of the configuration, so that nothing says who may use it.
     #[error("source {} is not a Source of the API server", Escaped(.0))]
     NoObject(String),
@@ -115,7 +137,7 @@ impl Error {
             Self::Unknown { .. } => Kind::NotFound,
             Self::Twice(_) | Self::NoObject(_) => Kind::Invalid,
             Self::Config { source, .. } => source.kind(),
-            Self::Keys { .. } => Kind::Unauthenticated,
+            Self::Keys { .. } | Self::Nobody(_) | Self::Token { .. } => Kind::Unauthenticated,
             Self::Unusable { .. } | Self::Unread => Kind::Transient,
         }
     }
@@ -182,18 +204,42 @@ impl Sources {
 
     /// The source of a name, with keys of its own.
     pub fn get(&self, name: &str) -> Result<Arc<dyn Source>, Error> {
-        self.get_with(name, &Secrets::default())
-    }
-
-    /// The source of a name; where it takes the pod's keys, with those of the request.
-    pub fn get_with(&self, name: &str, secrets: &Secrets) -> Result<Arc<dyn Source>, Error> {
         match self.find(name)?.place {
             Place::Built(source) => Ok(source),
+            Place::Keyed(keyed) => keyed.with(name, &Secrets::default()),
+            Place::Workload(_) => Err(Error::Nobody(name.to_owned())),
+            Place::Unusable(why) => Err(unusable(name, why)),
+        }
+    }
+
+    /// Whether there is a source of a name, and the request brings what it takes; nobody needs to be known for that.
+    pub fn check(&self, name: &str, secrets: &Secrets) -> Result<(), Error> {
+        let Entry { object, place } = self.find(name)?;
+        match place {
+            Place::Built(_) => Ok(()),
+            Place::Keyed(keyed) => keyed.with(name, secrets).map(drop),
+            Place::Workload(_) => token(name, object.as_deref(), secrets).map(drop),
+            Place::Unusable(why) => Err(unusable(name, why)),
+        }
+    }
+
+    /// The source of a name as a request's principal reads it: with the keys of the request where it takes the pod's keys, and
+    /// as the principal's service account, with the newest token, where it takes the pod's identity.
+    pub fn get_for(
+        &self,
+        name: &str,
+        principal: &Principal,
+        secrets: &Secrets,
+    ) -> Result<Arc<dyn Source>, Error> {
+        let Entry { object, place } = self.find(name)?;
+        match place {
+            Place::Built(source) => Ok(source),
             Place::Keyed(keyed) => keyed.with(name, secrets),
-            Place::Unusable(why) => Err(Error::Unusable {
-                name: name.to_owned(),
-                why,
-            }),
+            Place::Workload(workload) => {
+                let token = token(name, object.as_deref(), secrets)?;
+                workload.of(name, principal, token)
+            }
+            Place::Unusable(why) => Err(unusable(name, why)),
         }
     }
 
@@ -202,11 +248,10 @@ impl Sources {
         let Entry { object, place } = self.find(name)?;
         match (object, place) {
             (Some(object), _) => Ok(object),
-            (None, Place::Unusable(why)) => Err(Error::Unusable {
-                name: name.to_owned(),
-                why,
-            }),
-            (None, Place::Built(_) | Place::Keyed(_)) => Err(Error::NoObject(name.to_owned())),
+            (None, Place::Unusable(why)) => Err(unusable(name, why)),
+            (None, Place::Built(_) | Place::Keyed(_) | Place::Workload(_)) => {
+                Err(Error::NoObject(name.to_owned()))
+            }
         }
     }
 
@@ -268,6 +313,36 @@ impl Sources {
     fn mark_read(&self) {
         self.shared.read.send_replace(true);
     }
+}
+
+fn unusable(name: &str, why: String) -> Error {
+    Error::Unusable {
+        name: name.to_owned(),
+        why,
+    }
+}
+
+/// The token for the cloud among those of a request, or what to change so that there is one.
+fn token(name: &str, object: Option<&crd::Source>, secrets: &Secrets) -> Result<PodToken, Error> {
+    let identity = object.and_then(|object| object.spec.auth.workload_identity.as_ref());
+    let audience = identity.map(audience).unwrap_or_default();
+    PodToken::of_request(secrets, &audience).map_err(|missing| Error::Token {
+        name: name.to_owned(),
+        why: match &missing {
+            Missing::All => format!(
+                "kubelet sends no token of it; add {} to the chart's csiDriver.tokenAudiences",
+                Escaped(&audience)
+            ),
+            Missing::Malformed => format!(
+                "{TOKENS} in the request is not what kubelet writes there; nothing else may set it"
+            ),
+            Missing::Audience(_) => format!(
+                "kubelet sends its tokens for {} but not for audience {audience}; add {audience} to the chart's csiDriver.tokenAudiences",
+                missing.others(),
+                audience = Escaped(&audience)
+            ),
+        },
+    })
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ impl Grant {
         match error {
             source::Error::Unavailable { .. }
             | source::Error::Untrusted { .. }
+            // The store was not asked.
+            | source::Error::Identity { .. }
             | source::Error::Gate(_)
             | source::Error::Local(_)
             | source::Error::Reference(_)

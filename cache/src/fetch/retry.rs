@@ -37,6 +37,7 @@ pub(super) fn judge(error: &source::Error) -> Verdict {
     match error {
         source::Error::Unavailable { .. } | source::Error::Protocol { .. } => Verdict::Again,
         source::Error::Throttled { .. } => Verdict::SlowDown,
+        source::Error::Identity { .. } if error.is_retryable() => Verdict::Again,
         source::Error::Changed { .. } | source::Error::NotFound(_) => Verdict::Changed,
         source::Error::Gate(refusal) => judge_refusal(refusal),
         source::Error::Local(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
@@ -47,6 +48,7 @@ pub(super) fn judge(error: &source::Error) -> Verdict {
         | source::Error::Key(_)
         | source::Error::Denied { .. }
         | source::Error::Unauthenticated { .. }
+        | source::Error::Identity { .. }
         | source::Error::Untrusted { .. }
         | source::Error::Limit(_) => Verdict::Stop,
     }

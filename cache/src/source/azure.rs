@@ -11,12 +11,12 @@ use serde::Deserialize;
 use url::Url;
 
 use super::collect::Item;
-use super::config::{Addressing, SourceConfig};
+use super::config::{Addressing, Auth, SourceConfig};
 use super::connector::Transport;
 use super::credentials::{Credentials, Keys};
 use super::place::{bucket_and_base, check_name};
 use super::remote::{Dialect, Page, Parts, Remote, parameter};
-use super::{Error, Source, Version, date};
+use super::{Error, Source, Version, date, gcs};
 use crate::gate::Gate;
 use crate::path::{Escaped, RelPath};
 
@@ -29,6 +29,8 @@ pub(super) struct Azure {
     account: String,
     /// URL of the container without a slash at its end.
     base: String,
+    /// Whether tokens are access tokens rather than shared access signatures.
+    bears: bool,
 }
 
 /// The source of an `az://` configuration.
@@ -45,9 +47,13 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
         uid: format!("az:{base}"),
         place: format!("container {}", Escaped(container)),
         base: prefix.to_owned(),
+        credentials: Credentials::from_config(config, &gate)?,
         transport: Transport::new(config, gate),
-        credentials: Credentials::from_config(config)?,
-        dialect: Dialect::Azure(Azure { account, base }),
+        dialect: Dialect::Azure(Azure {
+            account,
+            base,
+            bears: config.auth == Auth::Exchange,
+        }),
     };
     Ok(Arc::new(Remote::new(config, parts)))
 }
@@ -77,7 +83,7 @@ impl Azure {
         format!("{base}?restype=container&comp=list&maxresults={most}{prefix}{marker}")
     }
 
-    /// Signs by account key or SAS token; nothing if the keys are neither.
+    /// Signs by account key, SAS token or access token; nothing if the keys are none of them.
     pub(super) fn sign(&self, request: &mut HttpRequest, keys: Option<&Keys>) -> Option<()> {
         request
             .headers_mut()
@@ -85,6 +91,9 @@ impl Azure {
         let Some(keys) = keys else {
             return Some(());
         };
+        if self.bears {
+            return gcs::bear(request, keys.token.as_deref()?);
+        }
         let credential = match &keys.token {
             Some(token) if keys.secret.is_empty() => AzureCredential::SASToken(sas_pairs(token)),
             _ => AzureCredential::AccessKey(AzureAccessKey::try_new(&keys.secret).ok()?),
@@ -252,6 +261,7 @@ mod tests {
         let azure = Azure {
             account: "acc".to_owned(),
             base: "https://h/c".to_owned(),
+            bears: false,
         };
         let request = || {
             let mut request = HttpRequest::new(Vec::new().into());
@@ -283,5 +293,14 @@ mod tests {
             ..Keys::default()
         };
         assert!(azure.sign(&mut request(), Some(&broken)).is_none());
+        let by_identity = Azure {
+            bears: true,
+            ..azure
+        };
+        let mut by_token = request();
+        let keys = Keys::bearer("token".to_owned());
+        by_identity.sign(&mut by_token, Some(&keys)).unwrap();
+        assert_eq!(by_token.headers()["authorization"], "Bearer token");
+        assert_eq!(by_token.uri().query(), Some("x=1"));
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::credentials::Keys;
+use super::exchange::Exchange;
 use super::place::{Scheme, bad, checked_url, scheme};
 use super::{Error, Limits, Source, azure, gcs, http, local, s3};
 use crate::gate::Gate;
@@ -59,6 +60,9 @@ pub struct SourceConfig {
     /// Keys that the caller holds, such as those of the command line's environment; needed by `auth = "env"`.
     #[serde(skip)]
     pub inline: Option<Keys>,
+    /// How temporary keys are had for an identity; needed by `auth = "exchange"`.
+    #[serde(skip)]
+    pub exchange: Option<Exchange>,
     /// PEM file of the authorities to trust in place of the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<PathBuf>,
@@ -109,6 +113,8 @@ pub enum Auth {
     Files,
     /// With [`SourceConfig::inline`], which the caller fills: the command line from its environment.
     Env,
+    /// With temporary keys for an identity, by [`SourceConfig::exchange`].
+    Exchange,
 }
 
 /// Limits of a listing; what is not set has the default of [`Limits`].

@@ -67,6 +67,8 @@ struct Inner {
     source: String,
     gate: Arc<dyn Gate>,
     rules: AddressRules,
+    /// The one address that this transport may reach, whatever the rules say; `None`: the rules decide.
+    only: Option<IpAddr>,
     hosts: BTreeMap<String, IpAddr>,
     authorities: tls::Authorities,
     tls: OnceCell<tokio_rustls::TlsConnector>,
@@ -105,12 +107,34 @@ impl fmt::Debug for Reply {
 impl Transport {
     /// A transport with no connection yet.
     pub(super) fn new(config: &SourceConfig, gate: Arc<dyn Gate>) -> Self {
+        Self::with(config, gate, config.hosts.clone(), None)
+    }
+
+    /// A transport to the metadata service of this instance: to `host`, which is at `address`, and to nothing else. The gate
+    /// is asked as ever.
+    pub(super) fn to_instance(
+        config: &SourceConfig,
+        gate: Arc<dyn Gate>,
+        address: IpAddr,
+        host: &str,
+    ) -> Self {
+        let hosts = BTreeMap::from([(host.to_owned(), address)]);
+        Self::with(config, gate, hosts, Some(address))
+    }
+
+    fn with(
+        config: &SourceConfig,
+        gate: Arc<dyn Gate>,
+        hosts: BTreeMap<String, IpAddr>,
+        only: Option<IpAddr>,
+    ) -> Self {
         let seconds = |set: Option<u64>, default| set.map_or(default, Duration::from_secs);
         Self(Arc::new(Inner {
             source: config.label(),
             gate,
             rules: config.address_rules(),
-            hosts: config.hosts.clone(),
+            only,
+            hosts,
             authorities: tls::Authorities::of(config),
             tls: OnceCell::new(),
             connect_timeout: seconds(config.connect_timeout_seconds, CONNECT_TIMEOUT),

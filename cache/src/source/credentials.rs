@@ -1,16 +1,19 @@
-//! Keys that requests are signed with. They come from named files, which are read again when they change, or
-//! from the caller; never from an environment, a shared configuration file or a metadata service.
+//! Keys that requests are signed with. They come from named files, which are read again when they change, from
+//! the caller, or from an exchange that the configuration describes; never from an environment or a shared configuration
+//! file.
 //! Nothing here shows a secret: `Debug` is redacted, errors name files.
 
 use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
 use super::config::{Auth, SourceConfig};
+use super::exchange::Leased;
 use crate::error::IoContext;
+use crate::gate::Gate;
 
 /// Longest file of credentials.
 const FILE_MAX: u64 = 64 << 10;
@@ -36,7 +39,7 @@ impl Keys {
     }
 
     /// Only printable ASCII may go into a header.
-    fn check(self, subject: &str) -> Result<Self, Error> {
+    pub(super) fn check(self, subject: &str) -> Result<Self, Error> {
         let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         if plain(&self.id) && plain(&self.secret) && self.token.as_deref().is_none_or(plain) {
             return Ok(self);
@@ -63,6 +66,8 @@ pub(super) enum Credentials {
     Fixed(Keys),
     /// Keys in files.
     Files(Files),
+    /// Keys for an identity, for a while.
+    Leased(Box<Leased>),
 }
 
 /// Keys in files, with the last reading.
@@ -114,7 +119,7 @@ impl From<&Metadata> for Stamp {
 
 impl Credentials {
     /// Chooses by the configuration; a choice without keys is refused.
-    pub(super) fn from_config(config: &SourceConfig) -> Result<Self, Error> {
+    pub(super) fn from_config(config: &SourceConfig, gate: &Arc<dyn Gate>) -> Result<Self, Error> {
         let subject = config.label();
         match config.auth {
             Auth::Anonymous => Ok(Self::Anonymous),
@@ -145,15 +150,36 @@ impl Credentials {
                     read: Mutex::new(None),
                 }))
             }
+            Auth::Exchange => match &config.exchange {
+                Some(exchange) => {
+                    let leased = Leased::new(config, exchange, Arc::clone(gate))?;
+                    Ok(Self::Leased(Box::new(leased)))
+                }
+                None => Err(Error::Reference(format!(
+                    "source {subject} has auth = \"exchange\", which only a Source of a cluster can have"
+                ))),
+            },
         }
     }
 
     /// The keys of now; `None` if requests are not signed.
-    pub(super) fn current(&self) -> Result<Option<Keys>, Error> {
+    pub(super) async fn current(&self) -> Result<Option<Keys>, Error> {
         match self {
             Self::Anonymous => Ok(None),
             Self::Fixed(keys) => Ok(Some(keys.clone())),
             Self::Files(files) => files.current().map(Some),
+            Self::Leased(leased) => leased.current().await.map(Some),
+        }
+    }
+
+    /// The keys to try in place of those that the store has just refused; the same if there are no others.
+    pub(super) async fn instead_of(&self, refused: Option<&Keys>) -> Result<Option<Keys>, Error> {
+        match (self, refused) {
+            (Self::Leased(leased), Some(refused)) => leased.instead_of(refused).await.map(Some),
+            (
+                Self::Anonymous | Self::Fixed(_) | Self::Files(_) | Self::Leased(_),
+                Some(_) | None,
+            ) => self.current().await,
         }
     }
 }
@@ -257,36 +283,41 @@ fn parse_combined(text: &str, path: &Path) -> Result<Keys, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::OpenGate;
 
     fn files(directory: &Path) -> Credentials {
-        Credentials::from_config(&SourceConfig {
-            name: "m".to_owned(),
-            auth: Auth::Files,
-            access_key_file: Some(directory.join("id")),
-            secret_key_file: Some(directory.join("secret")),
-            ..SourceConfig::default()
-        })
+        Credentials::from_config(
+            &SourceConfig {
+                name: "m".to_owned(),
+                auth: Auth::Files,
+                access_key_file: Some(directory.join("id")),
+                secret_key_file: Some(directory.join("secret")),
+                ..SourceConfig::default()
+            },
+            &OpenGate::shared(),
+        )
         .unwrap()
     }
 
-    #[test]
-    fn changed_files_are_read_again() {
+    #[tokio::test]
+    async fn changed_files_are_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let write =
             |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
         write("id", "one\n");
         write("secret", "canary-1\n");
         let credentials = files(directory.path());
-        assert_eq!(credentials.current().unwrap().unwrap().secret, "canary-1");
+        let secret = async || credentials.current().await.unwrap().unwrap().secret;
+        assert_eq!(secret().await, "canary-1");
         write("secret", "canary-22\n");
-        assert_eq!(credentials.current().unwrap().unwrap().secret, "canary-22");
+        assert_eq!(secret().await, "canary-22");
         assert!(!format!("{credentials:?}").contains("canary"));
     }
 
-    #[test]
-    fn a_missing_file_is_named() {
+    #[tokio::test]
+    async fn a_missing_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        let error = files(directory.path()).current().unwrap_err();
+        let error = files(directory.path()).current().await.unwrap_err();
         assert!(crate::error::chain(&error).contains("id"), "{error}");
     }
 

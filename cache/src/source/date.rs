@@ -1,6 +1,8 @@
 //! Dates as HTTP (RFC 9110 §5.6.7, its preferred form) and listings (RFC 3339) write them, in milliseconds
 //! since the Unix epoch. What cannot be read is no date.
 
+use std::time::{Duration, SystemTime};
+
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -28,6 +30,13 @@ pub(super) fn parse_http(text: &str) -> Option<u64> {
 /// An RFC 3339 date in milliseconds.
 pub(super) fn parse_rfc3339(text: &str) -> Option<u64> {
     millis(OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?)
+}
+
+/// A date in milliseconds as a point in time.
+pub(super) fn system_time(millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_millis(millis))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn millis(date: OffsetDateTime) -> Option<u64> {

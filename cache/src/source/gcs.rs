@@ -45,20 +45,18 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
         .unwrap_or("https://storage.googleapis.com");
     let addressing = config.addressing.unwrap_or(Addressing::Path);
     let base = s3::bucket_url(&config.checked_endpoint(endpoint)?, &bucket, addressing)?;
-    let transport = Transport::new(config, gate);
-    let account = config
-        .credentials_file
-        .clone()
-        .filter(|_| config.auth == Auth::Files)
-        .map(|file| Account {
-            file,
-            transport: transport.clone(),
-            provider: Mutex::new(None),
-        });
-    let credentials = match account {
+    let file = config.credentials_file.clone();
+    let file = file.filter(|_| config.auth == Auth::Files);
+    let credentials = match file {
         Some(_) => Credentials::Anonymous,
-        None => Credentials::from_config(config)?,
+        None => Credentials::from_config(config, &gate)?,
     };
+    let transport = Transport::new(config, gate);
+    let account = file.map(|file| Account {
+        file,
+        transport: transport.clone(),
+        provider: Mutex::new(None),
+    });
     let parts = Parts {
         uid: format!("gs:{base}"),
         place: format!("bucket {}", Escaped(&bucket)),
@@ -106,7 +104,8 @@ impl Gcs {
     }
 }
 
-fn bear(request: &mut HttpRequest, token: &str) -> Option<()> {
+/// Signs by an access token.
+pub(super) fn bear(request: &mut HttpRequest, token: &str) -> Option<()> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
     value.set_sensitive(true);
     request.headers_mut().insert(header::AUTHORIZATION, value);

@@ -62,14 +62,16 @@ pub(super) async fn refuse(reply: Reply, asked: Asked<'_>) -> Error {
     of_status(status, named.as_deref(), asked)
 }
 
-fn find_code(body: &[u8]) -> Option<String> {
+/// The code in the XML of an error.
+pub(super) fn find_code(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let (_, rest) = text.split_once("<Code>")?;
     let (found, _) = rest.split_once("</Code>")?;
     code(found.trim()).map(str::to_owned)
 }
 
-fn code(text: &str) -> Option<&str> {
+/// The text, if it looks like a code of a store.
+pub(super) fn code(text: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     (!text.is_empty() && text.len() <= CODE_MAX && text.bytes().all(plain)).then_some(text)
 }

@@ -166,16 +166,16 @@ impl Remote {
         }
     }
 
-    /// Sends a signed GET. If the store refuses the keys and their files have changed since, sends it once
-    /// more with the new ones.
+    /// Sends a signed GET. If the store refuses the keys and there are others by now (their files have changed, or an exchange
+    /// gives new ones), sends it once more with those.
     async fn send(&self, url: String, prepare: impl Fn(&mut HttpRequest)) -> Result<Reply, Error> {
         let uri = Uri::try_from(url).map_err(|_| {
             Error::Reference(format!("{}: the key is too long for a URL", self.place))
         })?;
-        let keys = self.credentials.current()?;
+        let keys = self.credentials.current().await?;
         let reply = self.send_with(&uri, &prepare, keys.as_ref()).await?;
         if matches!(reply.status.as_u16(), 400 | 401 | 403) {
-            let fresh = self.credentials.current()?;
+            let fresh = self.credentials.instead_of(keys.as_ref()).await?;
             if fresh != keys {
                 reply.drain().await;
                 return self.send_with(&uri, &prepare, fresh.as_ref()).await;

@@ -43,8 +43,8 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
         uid: format!("s3:{base}"),
         place: format!("bucket {}", Escaped(&bucket)),
         base: prefix,
+        credentials: Credentials::from_config(config, &gate)?,
         transport: Transport::new(config, gate),
-        credentials: Credentials::from_config(config)?,
         dialect: Dialect::S3(S3 { base, region }),
     };
     Ok(Arc::new(Remote::new(config, parts)))

@@ -4,6 +4,7 @@
 
 mod azure;
 mod conformance;
+mod exchange;
 mod gcs;
 mod local;
 mod responder;

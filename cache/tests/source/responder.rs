@@ -1,5 +1,5 @@
 //! A web server on loopback, written by hand so that it shares nothing with the code under test: it answers
-//! each request with whatever bytes a function makes of the request's head. Connections are kept alive until
+//! each request with whatever bytes a function makes of the request. Connections are kept alive until
 //! an answer says otherwise.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// One request's head.
+/// One request.
 #[derive(Debug, Clone)]
 pub(crate) struct Head {
     pub(crate) method: String,
@@ -19,6 +19,8 @@ pub(crate) struct Head {
     pub(crate) target: String,
     /// Names in lower case.
     pub(crate) fields: HashMap<String, String>,
+    /// What followed the head, where it had a length.
+    pub(crate) body: String,
 }
 
 /// What goes out, and whether the connection is kept.
@@ -114,8 +116,17 @@ async fn serve(mut stream: TcpStream, respond: Arc<Respond>, log: Arc<Mutex<Vec<
                 Ok(_) => {}
             }
         };
-        let head = parse(std::str::from_utf8(&buffer[..end]).unwrap());
+        let mut head = parse(std::str::from_utf8(&buffer[..end]).unwrap());
         buffer.drain(..end);
+        let length = head.fields.get("content-length");
+        let length = length.map_or(0, |text| text.parse().unwrap());
+        while buffer.len() < length {
+            if let Ok(0) | Err(_) = stream.read_buf(&mut buffer).await {
+                return;
+            }
+        }
+        let body = buffer.drain(..length).collect();
+        head.body = String::from_utf8(body).unwrap();
         log.lock().unwrap().push(head.clone());
         let answer = respond(&head);
         if stream.write_all(&answer.bytes).await.is_err() {
@@ -140,6 +151,7 @@ fn parse(text: &str) -> Head {
         method: first.next().unwrap().to_owned(),
         target: first.next().unwrap().to_owned(),
         fields,
+        body: String::new(),
     }
 }
 

@@ -2,23 +2,16 @@
 //! object has no `serviceAccountTokenInSecrets` (`identity::Secrets::of_request` makes one of both). Whether it is worth
 //! anything only the API server knows; here it is found, and not asked about if it expired long ago.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use tonnage_cache::path::Escaped;
-
 use super::AUDIENCE;
+use crate::identity::tokens::{Missing, PodToken};
 use crate::identity::{Secrets, TOKENS};
 use crate::policy::Refusal;
 
 /// So much the clocks of a node and of the API server may differ.
 const SKEW: Duration = Duration::from_mins(1);
-/// Most audiences that are named to a reader.
-const NAMED: usize = 4;
 
 /// A service account's token for our audience. Never shown.
 #[derive(Clone)]
@@ -28,41 +21,23 @@ pub struct Token {
     expires: Option<SystemTime>,
 }
 
-/// One of kubelet's tokens (Kubernetes, CSI drivers, `tokenRequests`).
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Written {
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    expiration_timestamp: Option<String>,
-}
-
 impl Token {
     /// The token for our audience among those of a request, or what to change so that there is one.
     pub fn of_request(secrets: &Secrets) -> Result<Self, Refusal> {
-        let Some(json) = secrets.get(TOKENS) else {
-            return Err(none_sent());
-        };
-        // What serde says of text that is not understood shows parts of it.
-        let written: BTreeMap<String, Written> = serde_json::from_str(json).map_err(|_| {
-            Refusal::Unauthenticated(format!(
-                "{TOKENS} in the request is not what kubelet writes there; nothing else may set it"
-            ))
-        })?;
-        match written.get(AUDIENCE) {
-            Some(Written {
-                token,
-                expiration_timestamp,
-            }) if !token.is_empty() => Ok(Self {
-                text: token.clone(),
-                expires: expiration_timestamp.as_deref().and_then(parse_time),
-            }),
-            None if written.is_empty() => Err(none_sent()),
-            Some(_) | None => Err(Refusal::Unauthenticated(format!(
-                "kubelet sends the pod's tokens for {} but not for audience {AUDIENCE}: add it to spec.tokenRequests of the CSIDriver object",
-                audiences(written.keys())
-            ))),
+        match PodToken::of_request(secrets, AUDIENCE) {
+            Ok(PodToken { text, expires }) => Ok(Self { text, expires }),
+            Err(missing) => Err(Refusal::Unauthenticated(match &missing {
+                Missing::All => format!(
+                    "kubelet sends no token of the pod's service account: the CSIDriver object needs spec.tokenRequests with audience {AUDIENCE}, and spec.serviceAccountTokenInSecrets: true"
+                ),
+                Missing::Malformed => format!(
+                    "{TOKENS} in the request is not what kubelet writes there; nothing else may set it"
+                ),
+                Missing::Audience(_) => format!(
+                    "kubelet sends the pod's tokens for {} but not for audience {AUDIENCE}: add it to spec.tokenRequests of the CSIDriver object",
+                    missing.others()
+                ),
+            })),
         }
     }
 
@@ -89,27 +64,6 @@ impl fmt::Debug for Token {
             .field("expires", &self.expires)
             .finish_non_exhaustive()
     }
-}
-
-fn parse_time(text: &str) -> Option<SystemTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok().map(Into::into)
-}
-
-fn none_sent() -> Refusal {
-    Refusal::Unauthenticated(format!(
-        "kubelet sends no token of the pod's service account: the CSIDriver object needs spec.tokenRequests with audience {AUDIENCE}, and spec.serviceAccountTokenInSecrets: true"
-    ))
-}
-
-/// Some of them by name.
-fn audiences<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
-    let others = if names.len() > NAMED {
-        " and others"
-    } else {
-        ""
-    };
-    let shown = names.take(NAMED).map(|name| Escaped(name).to_string());
-    format!("{}{others}", shown.collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

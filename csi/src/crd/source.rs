@@ -7,6 +7,13 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod auth;
+
+pub use auth::{
+    AuthMode, AwsRole, AzureIdentity, GcpPool, GrantPolicy, NodeIdentity, SourceAuth,
+    WorkloadIdentity,
+};
+
 /// A place in object storage that pods may read from, and which pods.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[kube(
@@ -43,6 +50,10 @@ use serde::{Deserialize, Serialize};
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = kube::core::Rule::new("!has(self.auth) || !has(self.auth.workloadIdentity) || (self.url.startsWith('s3://') ? has(self.auth.workloadIdentity.aws) : self.url.startsWith('gs://') ? has(self.auth.workloadIdentity.gcp) : self.url.startsWith('az://') && has(self.auth.workloadIdentity.azure))").message("auth.workloadIdentity must name the cloud of the url: aws for s3://, gcp for gs://, azure for az://"),
+    validation = kube::core::Rule::new("!has(self.auth) || self.auth.mode != 'Node' || self.url.matches('^(s3|gs|az)://')").message("auth.mode Node is for s3://, gs:// and az:// urls: requests to a web server are not signed")
+)]
 pub struct SourceSpec {
     /// Where it is: `s3://bucket/base`, `gs://bucket/base`, `az://account/container/base` or `https://host/base`. Without
     /// credentials, query or fragment.
@@ -103,34 +114,6 @@ pub enum AddressingStyle {
     Path,
     /// `https://bucket.endpoint/key`.
     Virtual,
-}
-
-/// How requests of a source are signed.
-#[derive(Serialize, Deserialize, KubeSchema, Debug, Clone, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = kube::core::Rule::new("self.mode == 'SharedSecret' ? has(self.secretName) : !has(self.secretName)").message("auth.secretName names the Secret of mode SharedSecret and belongs to no other mode"))]
-pub struct SourceAuth {
-    /// `Anonymous` (default), `SharedSecret` (a Secret in Tonnage's own namespace, with keys `accessKeyId`,
-    /// `secretAccessKey` and optionally `sessionToken`), or `PodSecret` (the same keys in the Secret that the volume names
-    /// in `nodePublishSecretRef`).
-    #[serde(default)]
-    pub mode: AuthMode,
-    /// Name of the Secret of mode `SharedSecret`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub secret_name: Option<String>,
-}
-
-/// Where the keys of a source come from.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AuthMode {
-    /// Requests are not signed.
-    #[default]
-    Anonymous,
-    /// Keys from a Secret in Tonnage's own namespace; `consumers` says who may use them.
-    SharedSecret,
-    /// Keys from the Secret that the volume names; they are the pod's own.
-    PodSecret,
 }
 
 /// Some pods, by namespace and service account, and what they may read.
@@ -197,7 +180,8 @@ pub struct SourceStatus {
     /// The generation that the conditions are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`: the source can be reached and read with its credentials, or why not.
+    /// `Ready`: the source can be reached and read with its credentials, or why not. `TrustNotRestricted`, for mode
+    /// `WorkloadIdentity`: a service account that is no consumer could read it too, so that `consumers` can be passed by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<SourceCondition>,
 }

@@ -64,10 +64,11 @@ impl Publisher {
         id: &WaiterId,
         identity: &PublishIdentity,
     ) -> Result<LoadCall, Error> {
-        let reference = self.reference(request).await?;
+        let (wanted, secrets) = (&request.attributes.source, &request.credentials.secrets);
+        self.parts.sources.check(wanted, secrets)?;
         let limit = Duration::from_secs(DECISION_SECONDS);
-        let decision = tokio::time::timeout(limit, self.decide(request, &reference, &id.target));
-        let principal = decision.await.map_err(|_| Error::Undecided {
+        let decision = tokio::time::timeout(limit, self.decide(request, &id.target));
+        let (principal, reference) = decision.await.map_err(|_| Error::Undecided {
             seconds: DECISION_SECONDS,
         })??;
         self.check_single(request, id)?;
@@ -90,29 +91,33 @@ impl Publisher {
             .join(id.clone(), (digest_of(identity), key), retry, begin)?)
     }
 
+    /// Who asks, what exactly is to be loaded, and whether they may.
     async fn decide(
-        &self,
+        self: &Arc<Self>,
         request: &PublishRequest,
-        reference: &Reference,
         target: &Path,
-    ) -> Result<Principal, Error> {
+    ) -> Result<(Principal, Reference), Error> {
         let question = Question {
             credentials: &request.credentials,
             attributes: &request.attributes,
             pod_uid: pod_of(target),
         };
         let principal = self.parts.authorizer.authorize(&question).await?;
-        self.parts.grants.prove(&principal, reference).await?;
-        Ok(principal)
+        let reference = self.reference(request, &principal).await?;
+        self.parts.grants.prove(&principal, &reference).await?;
+        Ok((principal, reference))
     }
 
-    /// What to load: a claim that was used on this node before is bound to its revision.
-    async fn reference(self: &Arc<Self>, request: &PublishRequest) -> Result<Reference, Error> {
+    /// What to load, as the principal reads it: a claim that was used on this node before is bound to its revision.
+    async fn reference(
+        self: &Arc<Self>,
+        request: &PublishRequest,
+        principal: &Principal,
+    ) -> Result<Reference, Error> {
         let wanted = &request.attributes;
-        let source = self
-            .parts
-            .sources
-            .get_with(&wanted.source, &request.credentials.secrets)?;
+        let secrets = &request.credentials.secrets;
+        let sources = &self.parts.sources;
+        let source = sources.get_for(&wanted.source, principal, secrets)?;
         let mut reference = Reference::new(source, wanted.path.clone());
         reference.selection = Selection::new(&wanted.include, &wanted.exclude)?;
         reference.revision = wanted.revision;

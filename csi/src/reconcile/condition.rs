@@ -1,4 +1,5 @@
-//! What a probe found, as the condition `Ready` of a Source. Pure.
+//! What was found out about a Source, as its conditions: `Ready`, and `TrustNotRestricted`, which is a warning where it is true.
+//! Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -6,7 +7,10 @@ use serde_json::{Value, json};
 
 use crate::crd::{SourceCondition, SourceStatus};
 
-const READY: &str = "Ready";
+/// Whether it can be read.
+pub(super) const READY: &str = "Ready";
+/// Whether every service account of the cluster can read it, with or without Tonnage.
+pub(super) const TRUST: &str = "TrustNotRestricted";
 
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +35,10 @@ pub(super) enum Reason {
     Misconfigured,
     /// It cannot be said from here.
     NotProbed,
+    /// Whoever the cluster vouches for may.
+    AnyServiceAccount,
+    /// A service account that is no consumer may not.
+    Restricted,
 }
 
 impl Reason {
@@ -42,14 +50,33 @@ impl Reason {
             Self::NotFound => "NotFound",
             Self::Misconfigured => "Misconfigured",
             Self::NotProbed => "NotProbed",
+            Self::AnyServiceAccount => "AnyServiceAccount",
+            Self::Restricted => "Restricted",
+        }
+    }
+
+    /// The condition that it is a reason for.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Reachable
+            | Self::Unreachable
+            | Self::Denied
+            | Self::NotFound
+            | Self::Misconfigured
+            | Self::NotProbed => READY,
+            Self::AnyServiceAccount | Self::Restricted => TRUST,
         }
     }
 
     /// `status` of the condition.
     const fn status(self) -> &'static str {
         match self {
-            Self::Reachable => "True",
-            Self::Unreachable | Self::Denied | Self::NotFound | Self::Misconfigured => "False",
+            Self::Reachable | Self::AnyServiceAccount => "True",
+            Self::Unreachable
+            | Self::Denied
+            | Self::NotFound
+            | Self::Misconfigured
+            | Self::Restricted => "False",
             Self::NotProbed => "Unknown",
         }
     }
@@ -64,9 +91,9 @@ impl Verdict {
     }
 }
 
-/// The condition that a status has.
-pub(super) fn ready(status: &SourceStatus) -> Option<&SourceCondition> {
-    status.conditions.iter().find(|it| it.kind == READY)
+/// The condition of a kind that a status has.
+pub(super) fn find<'a>(status: &'a SourceStatus, kind: &str) -> Option<&'a SourceCondition> {
+    status.conditions.iter().find(|it| it.kind == kind)
 }
 
 /// The condition to be written; nothing if `before` says the same. The time stays while the status does.
@@ -81,7 +108,7 @@ pub(super) fn next(
         .filter(|before| before.status == status)
         .map_or(Time(now), |before| before.last_transition_time.clone());
     let condition = SourceCondition {
-        kind: READY.to_owned(),
+        kind: verdict.reason.kind().to_owned(),
         status: status.to_owned(),
         reason: verdict.reason.word().to_owned(),
         message: verdict.message,
@@ -91,16 +118,19 @@ pub(super) fn next(
     (before != Some(&condition)).then_some(condition)
 }
 
-/// The merge patch that puts the condition into a status, beside those of others.
-pub(super) fn patch(status: Option<&SourceStatus>, condition: &SourceCondition) -> Value {
-    let others = status
-        .into_iter()
-        .flat_map(|status| &status.conditions)
-        .filter(|other| other.kind != condition.kind);
-    let conditions: Vec<&SourceCondition> = others.chain([condition]).collect();
+/// The merge patch that puts conditions into a status, beside those of others.
+pub(super) fn patch(
+    status: Option<&SourceStatus>,
+    generation: Option<i64>,
+    new: &[&SourceCondition],
+) -> Value {
+    let is_kept = |other: &&SourceCondition| new.iter().all(|one| one.kind != other.kind);
+    let others = status.into_iter().flat_map(|status| &status.conditions);
+    let others = others.filter(is_kept);
+    let conditions: Vec<&SourceCondition> = others.chain(new.iter().copied()).collect();
     json!({
         "status": {
-            "observedGeneration": condition.observed_generation,
+            "observedGeneration": generation,
             "conditions": conditions,
         }
     })
@@ -147,6 +177,19 @@ mod tests {
         ] {
             let condition = next(None, found(reason, "x"), None, at(1)).unwrap();
             assert_eq!(condition.status, status);
+            assert_eq!(condition.kind, "Ready");
+        }
+    }
+
+    #[test]
+    fn a_trust_that_is_not_restricted_is_a_condition_of_its_own() {
+        for (reason, status) in [
+            (Reason::AnyServiceAccount, "True"),
+            (Reason::Restricted, "False"),
+        ] {
+            let condition = next(None, found(reason, "x"), None, at(1)).unwrap();
+            assert_eq!(condition.status, status);
+            assert_eq!(condition.kind, "TrustNotRestricted");
         }
     }
 
@@ -161,8 +204,8 @@ mod tests {
             observed_generation: Some(3),
             conditions: vec![condition.clone(), other.clone()],
         };
-        assert_eq!(ready(&status), Some(&condition));
-        let patch = patch(Some(&status), &condition);
+        assert_eq!(find(&status, READY), Some(&condition));
+        let patch = patch(Some(&status), Some(4), &[&condition]);
         assert_eq!(
             patch,
             json!({"status": {"observedGeneration": 4, "conditions": [other, condition]}})

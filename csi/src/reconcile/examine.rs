@@ -9,6 +9,7 @@ use tonnage_cache::clock::Clock;
 use tonnage_cache::error::chain;
 
 use super::agenda::{Facts, Outcome, Task};
+use super::trust::Trust;
 use super::{condition, facts_of, probe};
 use crate::crd::SourceCondition;
 use crate::leader::timestamp;
@@ -26,6 +27,7 @@ pub(super) struct Examiner {
     pub(super) objects: Api<DynamicObject>,
     pub(super) sources: Sources,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) trust: Trust,
 }
 
 impl Examiner {
@@ -43,21 +45,31 @@ impl Examiner {
     async fn look(&self, name: &str, facts: &Facts, written: Option<&SourceCondition>) -> Outcome {
         let object = self.sources.spec(name).ok();
         let verdict = probe::probe(&self.sources, name, object.as_deref()).await;
+        let trust = match &object {
+            Some(object) => self.trust.look(&self.sources, object, facts).await,
+            None => None,
+        };
         if facts_of(&self.sources, name) != *facts {
             return Outcome::Outdated;
         }
         // What others have written meanwhile is in the newest object.
         let object = self.sources.spec(name).ok();
         let status = object.as_ref().and_then(|object| object.status.as_ref());
+        let known = |kind| status.and_then(|status| condition::find(status, kind));
         let before = match &object {
-            Some(_) => status.and_then(condition::ready),
+            Some(_) => known(condition::READY),
             None => written,
         };
         let now = timestamp(&*self.clock);
-        let Some(next) = condition::next(before, verdict, facts.generation, now) else {
+        let ready = condition::next(before, verdict, facts.generation, now);
+        let trust = trust.and_then(|verdict| {
+            condition::next(known(condition::TRUST), verdict, facts.generation, now)
+        });
+        let new: Vec<&SourceCondition> = ready.iter().chain(&trust).collect();
+        if new.is_empty() {
             return Outcome::Said(None);
-        };
-        let patch = Patch::Merge(condition::patch(status, &next));
+        }
+        let patch = Patch::Merge(condition::patch(status, facts.generation, &new));
         let params = PatchParams {
             field_manager: Some(MANAGER.to_owned()),
             ..PatchParams::default()
@@ -65,14 +77,17 @@ impl Examiner {
         let answer = self.objects.patch_status(name, &params, &patch);
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(_)) => {
-                tracing::info!(
-                    source = name,
-                    ready = next.status,
-                    reason = next.reason,
-                    why = next.message,
-                    "a source was examined"
-                );
-                Outcome::Said(Some(Box::new(next)))
+                for condition in new {
+                    tracing::info!(
+                        source = name,
+                        condition = condition.kind,
+                        status = condition.status,
+                        reason = condition.reason,
+                        why = condition.message,
+                        "a source was examined"
+                    );
+                }
+                Outcome::Said(ready.map(Box::new))
             }
             Ok(Err(error)) => {
                 let error = chain(&error);

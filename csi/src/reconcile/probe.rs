@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonnage_cache::error::chain;
+use tonnage_cache::error::{Kind, chain};
 use tonnage_cache::source::{Error, Limits, Source};
 
 use super::condition::{Reason, Verdict};
@@ -25,6 +25,10 @@ pub(super) async fn probe(sources: &Sources, name: &str, object: Option<&crd::So
         Err(sources::Error::Keys { .. }) => Verdict::new(
             Reason::NotProbed,
             "It is read with the keys of each pod, so that a pod's mount shows whether it can be reached.",
+        ),
+        Err(sources::Error::Nobody(_)) => Verdict::new(
+            Reason::NotProbed,
+            "It is read with the identity of each pod's service account, so that a pod's mount shows whether it can be reached.",
         ),
         Err(sources::Error::Unusable { why, .. }) => {
             Verdict::new(Reason::Misconfigured, sentence(&why))
@@ -90,6 +94,18 @@ fn refused(error: &Error) -> Verdict {
         Error::Unauthenticated { .. } => (
             Reason::Denied,
             "put keys that are valid into the Secret of spec.auth.secretName",
+        ),
+        // Of mode Node: others are not probed with an identity.
+        Error::Identity {
+            kind: Kind::Transient,
+            ..
+        } => (
+            Reason::Unreachable,
+            "let pods reach the instance's metadata service: a hop limit of at least 2 on EC2, or the node's network",
+        ),
+        Error::Identity { .. } => (
+            Reason::Denied,
+            "the instance that the controller runs on needs an identity too",
         ),
         Error::Gate(_) => (
             Reason::Denied,

@@ -5,7 +5,6 @@
 //! source's uid is followed by a digest of its keys. What they read is stored once all the same: content has the name of
 //! its bytes. Other keys, also newer ones of the same pod, read anew what others have read.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tonnage_cache::gate::Gate;
@@ -14,11 +13,10 @@ use tonnage_cache::source::config::{Auth, SourceConfig, build};
 use tonnage_cache::source::credentials::Keys;
 
 use super::bound::Bound;
+use super::recent::{Recent, digest, short};
 use super::{Error, spec};
 use crate::identity::Secrets;
 
-/// Most sets of keys of one source that are remembered.
-const REMEMBERED: usize = 256;
 /// What the digest of keys is for, so that it is no digest of anything else (BLAKE3, `derive_key`).
 const CONTEXT: &str = "tonnage.dev 2026-01 keys of a pod";
 
@@ -27,15 +25,7 @@ const CONTEXT: &str = "tonnage.dev 2026-01 keys of a pod";
 pub(super) struct Keyed {
     config: SourceConfig,
     gate: Arc<dyn Gate>,
-    built: Mutex<Recent>,
-}
-
-/// The newest, by digest of their keys.
-#[derive(Debug, Default)]
-struct Recent {
-    /// With the number of the request that used it last.
-    sources: HashMap<[u8; 32], (u64, Arc<dyn Source>)>,
-    requests: u64,
+    built: Mutex<Recent<Arc<dyn Source>>>,
 }
 
 impl Keyed {
@@ -54,7 +44,7 @@ impl Keyed {
             name: name.to_owned(),
             wanted: spec::wanted_keys(&self.config.url),
         })?;
-        let digest = digest(&keys);
+        let digest = digest_of(&keys);
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(source) = built.find(&digest) {
             return Ok(source);
@@ -66,49 +56,22 @@ impl Keyed {
             name: name.to_owned(),
             source,
         })?;
-        let reader = blake3::Hash::from_bytes(digest).to_hex();
-        let reader = reader.get(..32).unwrap_or(&reader);
-        let source = Bound::read_by(Bound::limited(source, config.limits), reader);
+        let source = Bound::read_by(Bound::limited(source, config.limits), &short(digest));
         built.keep(digest, Arc::clone(&source));
         Ok(source)
     }
 }
 
-impl Recent {
-    fn find(&mut self, digest: &[u8; 32]) -> Option<Arc<dyn Source>> {
-        self.requests = self.requests.saturating_add(1);
-        let (used, source) = self.sources.get_mut(digest)?;
-        *used = self.requests;
-        Some(Arc::clone(source))
-    }
-
-    /// Adds a source and forgets the one that was not used for longest, if they have become too many.
-    fn keep(&mut self, digest: [u8; 32], source: Arc<dyn Source>) {
-        self.sources.insert(digest, (self.requests, source));
-        if self.sources.len() > REMEMBERED {
-            let oldest = self.sources.iter().min_by_key(|(_, (used, _))| *used);
-            if let Some(oldest) = oldest.map(|(digest, _)| *digest) {
-                self.sources.remove(&oldest);
-            }
-        }
-    }
-}
-
-fn digest(keys: &Keys) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-    for part in [
-        keys.id.as_str(),
-        keys.secret.as_str(),
-        keys.token.as_deref().unwrap_or_default(),
-    ] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    *hasher.finalize().as_bytes()
+fn digest_of(keys: &Keys) -> [u8; 32] {
+    let token = keys.token.as_deref().unwrap_or_default();
+    digest(CONTEXT, &[&keys.id, &keys.secret, token])
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use super::super::recent::REMEMBERED;
     use super::*;
     use tonnage_cache::error::Kind;
     use tonnage_cache::gate::OpenGate;

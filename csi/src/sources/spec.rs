@@ -8,10 +8,11 @@ use tonnage_cache::gate::address::Cidr;
 use tonnage_cache::source::config::{Addressing, Auth, LimitsConfig, SourceConfig};
 use tonnage_cache::source::credentials::Keys;
 
+use super::exchange;
 use crate::crd::{AddressingStyle, AuthMode, ListingLimits, SourceSpec};
 use crate::identity::Secrets;
 
-/// The configuration that an object's specification describes, without keys.
+/// The configuration that an object's specification describes, without keys and without the exchange for them.
 pub(super) fn config(name: &str, spec: &SourceSpec) -> Result<SourceConfig, String> {
     let SourceSpec {
         url,
@@ -35,6 +36,10 @@ pub(super) fn config(name: &str, spec: &SourceSpec) -> Result<SourceConfig, Stri
         );
     }
     let is_plain = |text: &str| text.starts_with("http://");
+    let service = exchange::service(auth)?;
+    let mut written = service.as_ref().map_or(Vec::new(), exchange::endpoints);
+    written.extend(endpoint.as_deref());
+    written.push(url);
     let mut cidrs = Vec::with_capacity(allowed_cidrs.len());
     for text in allowed_cidrs {
         let cidr = text.parse::<Cidr>();
@@ -53,9 +58,10 @@ pub(super) fn config(name: &str, spec: &SourceSpec) -> Result<SourceConfig, Stri
         auth: match auth.mode {
             AuthMode::Anonymous => Auth::Anonymous,
             AuthMode::SharedSecret | AuthMode::PodSecret => Auth::Env,
+            AuthMode::WorkloadIdentity | AuthMode::Node => Auth::Exchange,
         },
         ca_pem: ca_bundle.clone(),
-        allow_http: is_plain(url) || endpoint.as_deref().is_some_and(is_plain),
+        allow_http: written.into_iter().any(is_plain),
         allowed_cidrs: cidrs,
         redirect_hosts: redirect_hosts.clone(),
         limits: limits.as_ref().map_or(Ok(LimitsConfig::default()), limit)?,
@@ -211,6 +217,14 @@ mod tests {
         assert!(!allows(
             serde_json::json!({"url": "s3://b", "endpoint": "https://h"})
         ));
+        let with_sts = |sts: &str| {
+            let role = serde_json::json!({"roleArn": "arn:aws:iam::1:role/r", "stsEndpoint": sts});
+            let auth =
+                serde_json::json!({"mode": "WorkloadIdentity", "workloadIdentity": {"aws": role}});
+            allows(serde_json::json!({"url": "s3://b", "auth": auth}))
+        };
+        assert!(with_sts("http://h"));
+        assert!(!with_sts("https://h"));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! While the API server is away, what is known stays usable. A source keeps its connections as long as nothing that it is
 //! built from changes. An object that cannot be understood makes that one source unusable and no other.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,32 +18,61 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonnage_cache::clock::Clock;
 use tonnage_cache::error::chain;
 use tonnage_cache::gate::Gate;
 use tonnage_cache::path::Escaped;
 use tonnage_cache::source::config::{Auth, SourceConfig, build};
+use tonnage_cache::source::exchange::Exchange;
 
 use super::bound::Bound;
 use super::keyed::Keyed;
-use super::{Entry, Place, Sources, spec};
+use super::workload::Workload;
+use super::{Entry, Place, Sources, exchange, spec};
 use crate::crd::{self, AuthMode, SourceSpec};
 use crate::identity::Secrets;
+
+mod secret;
+
+use secret::{Known, Shared, ask};
 
 /// How often a Secret is read again.
 const REFRESH: Duration = Duration::from_mins(1);
 /// How soon a Secret that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// Longest wait for a Secret.
-const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Keeps `sources`, made by [`Sources::awaited`], up to date until `stop`. `namespace` is the service's own.
-pub async fn run(
-    client: kube::Client,
-    namespace: String,
-    sources: Sources,
-    gate: Arc<dyn Gate>,
-    stop: CancellationToken,
-) {
+/// What the watch is made of.
+pub struct Parts {
+    /// Of the API server.
+    pub client: kube::Client,
+    /// The service's own, with the Secrets that sources name.
+    pub namespace: String,
+    /// Made by [`Sources::awaited`].
+    pub sources: Sources,
+    /// Asked for every connection of the sources.
+    pub gate: Arc<dyn Gate>,
+    /// By which temporary keys are renewed.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts")
+            .field("namespace", &self.namespace)
+            .field("sources", &self.sources)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps the sources up to date until `stop`.
+pub async fn run(parts: Parts, stop: CancellationToken) {
+    let Parts {
+        client,
+        namespace,
+        sources,
+        gate,
+        clock,
+    } = parts;
     let api = Api::<Secret>::namespaced(client.clone(), &namespace);
     let objects = Api::<DeserializeGuard<crd::Source>>::all(client);
     let mut events = watcher(objects, watcher::Config::default())
@@ -52,6 +82,7 @@ pub async fn run(
     let mut keeper = Keeper {
         sources,
         gate,
+        clock,
         namespace,
         built: BTreeMap::new(),
         listed: BTreeSet::new(),
@@ -85,60 +116,12 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Reads a Secret; `None` if there is none, or why it could not be read.
-async fn ask(api: Api<Secret>, name: String) -> (String, Result<Option<Secrets>, String>) {
-    let answer = match tokio::time::timeout(PATIENCE, api.get_opt(&name)).await {
-        Ok(Ok(secret)) => Ok(secret.map(values)),
-        Ok(Err(error)) => Err(reason(&error)),
-        Err(_) => Err("the API server does not answer".to_owned()),
-    };
-    (name, answer)
-}
-
-fn reason(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error
-        && !status.message.is_empty()
-    {
-        return status.message.clone();
-    }
-    tracing::debug!(error = chain(error), "a Secret cannot be read");
-    "the API server cannot be reached".to_owned()
-}
-
-/// What a Secret holds; what is no text is no key.
-fn values(secret: Secret) -> Secrets {
-    let data = secret.data.unwrap_or_default();
-    let texts: HashMap<String, String> = data
-        .into_iter()
-        .filter_map(|(key, value)| Some((key, String::from_utf8(value.0).ok()?)))
-        .collect();
-    Secrets::new(texts)
-}
-
-/// What is known of a Secret.
-#[derive(Debug, PartialEq, Eq)]
-enum Known {
-    /// Nothing yet, or why it could not be read.
-    Unread(Option<String>),
-    /// It does not exist.
-    Absent,
-    /// What it holds.
-    Holds(Secrets),
-}
-
-/// A Secret that sources name.
-#[derive(Debug)]
-struct Shared {
-    known: Known,
-    /// When it is to be read next; `None` while it is being read.
-    due: Option<Instant>,
-}
-
 /// Decides what becomes of objects and Secrets.
 #[derive(Debug)]
 struct Keeper {
     sources: Sources,
     gate: Arc<dyn Gate>,
+    clock: Arc<dyn Clock>,
     namespace: String,
     /// What usable sources are built from.
     built: BTreeMap<String, SourceConfig>,
@@ -213,6 +196,11 @@ impl Keeper {
     /// The configuration with the keys that it takes from a Secret, which is asked for if it is not known.
     fn configured(&mut self, name: &str, spec: &SourceSpec) -> Result<SourceConfig, String> {
         let mut config = spec::config(name, spec)?;
+        config.exchange = exchange::service(&spec.auth)?.map(|service| Exchange {
+            service,
+            subject: None,
+            clock: Arc::clone(&self.clock),
+        });
         if spec.auth.mode != AuthMode::SharedSecret {
             return Ok(config);
         }
@@ -259,8 +247,15 @@ impl Keeper {
             build(config, Arc::clone(&self.gate)).map_err(|error| chain(&error))
         };
         let place = match spec.auth.mode {
-            AuthMode::Anonymous | AuthMode::SharedSecret => {
+            AuthMode::Anonymous | AuthMode::SharedSecret | AuthMode::Node => {
                 Place::Built(Bound::limited(made(&config)?, config.limits))
+            }
+            AuthMode::WorkloadIdentity => {
+                // What is wrong apart from a pod's token is said now, and not to the first pod.
+                made(&config)?;
+                let exchange = config.exchange.clone().ok_or("it has no exchange")?;
+                let gate = Arc::clone(&self.gate);
+                Place::Workload(Arc::new(Workload::new(config.clone(), exchange, gate)))
             }
             AuthMode::PodSecret => {
                 // What is wrong apart from the keys is said now, and not to the first pod.
@@ -277,7 +272,7 @@ impl Keeper {
     fn set(&self, name: &str, entry: Entry) {
         let why = |entry: &Entry| match &entry.place {
             Place::Unusable(why) => Some(why.clone()),
-            Place::Built(_) | Place::Keyed(_) => None,
+            Place::Built(_) | Place::Keyed(_) | Place::Workload(_) => None,
         };
         let now = why(&entry);
         let before = self.sources.write().insert(name.to_owned(), entry);
@@ -362,7 +357,9 @@ fn secret_of(object: &crd::Source) -> Option<&str> {
     let auth = &object.spec.auth;
     match auth.mode {
         AuthMode::SharedSecret => auth.secret_name.as_deref(),
-        AuthMode::Anonymous | AuthMode::PodSecret => None,
+        AuthMode::Anonymous | AuthMode::PodSecret | AuthMode::WorkloadIdentity | AuthMode::Node => {
+            None
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use tokio::time::timeout;
 
 use super::wire::Wire;
 use super::{HEAD_MAX, Inner, Target, failure};
-use crate::gate::{Connection, address};
+use crate::gate::{Connection, Refusal, address};
+use crate::path::Escaped;
 use crate::source::Error;
 
 /// Most addresses of one name that are tried.
@@ -119,7 +120,16 @@ pub(super) async fn connect(inner: &Inner, target: &Target) -> Result<TcpStream,
 }
 
 async fn connect_to(inner: &Inner, target: &Target, address: IpAddr) -> Result<TcpStream, Error> {
-    address::check(&target.host, address, &inner.rules)?;
+    match inner.only {
+        None => address::check(&target.host, address, &inner.rules)?,
+        Some(only) if only == address => {}
+        Some(only) => {
+            let host = Escaped(&target.host);
+            return Err(Error::Gate(Refusal::Denied(format!(
+                "host {host} is at {address}, and this connection may only lead to {only}"
+            ))));
+        }
+    }
     inner.gate.connect(&Connection {
         source: inner.source.clone(),
         host: target.host.clone(),

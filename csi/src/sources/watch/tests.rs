@@ -5,12 +5,14 @@ use std::cell::Cell;
 use http::{Request, Response};
 use kube::client::Body;
 use serde_json::{Value, json};
+use tonnage_cache::clock::SystemClock;
 use tonnage_cache::error::Kind;
 use tonnage_cache::gate::OpenGate;
 use tonnage_cache::source::Source;
 use tower_test::mock::{Handle, SendResponse};
 
 use super::*;
+use crate::identity::Principal;
 
 type Server = Handle<Request<Body>, Response<Body>>;
 
@@ -89,13 +91,14 @@ async fn beside(answer: impl Fn(&str) -> (u16, Value), story: impl AsyncFnOnce(&
     let (service, server) = tower_test::mock::pair();
     let client = kube::Client::new(service, "tonnage");
     let (sources, stop) = (Sources::awaited(), CancellationToken::new());
-    let watching = run(
+    let parts = Parts {
         client,
-        "tonnage".to_owned(),
-        sources.clone(),
-        OpenGate::shared(),
-        stop.clone(),
-    );
+        namespace: "tonnage".to_owned(),
+        sources: sources.clone(),
+        gate: OpenGate::shared(),
+        clock: Arc::new(SystemClock::new()),
+    };
+    let watching = run(parts, stop.clone());
     let told = async {
         story(&sources).await;
         stop.cancel();
@@ -277,6 +280,7 @@ fn a_later_list_drops_what_it_does_not_name() {
     let mut keeper = Keeper {
         sources: Sources::awaited(),
         gate: OpenGate::shared(),
+        clock: Arc::new(SystemClock::new()),
         namespace: "tonnage".to_owned(),
         built: BTreeMap::new(),
         listed: BTreeSet::new(),
@@ -299,4 +303,84 @@ fn a_later_list_drops_what_it_does_not_name() {
     assert_eq!(keeper.sources.spec("b").unwrap().spec.consumers.len(), 1);
     keeper.take(Event::Delete(parsed("b", open)));
     assert_eq!(keeper.sources.get("b").unwrap_err().kind(), Kind::NotFound);
+}
+
+/// The tokens of a pod as kubelet sends them, for these audiences.
+fn tokens(audiences: &[&str]) -> Secrets {
+    let token = json!({"token": "canary", "expirationTimestamp": "2099-01-01T00:00:00Z"});
+    let tokens: serde_json::Map<String, Value> = audiences
+        .iter()
+        .map(|audience| ((*audience).to_owned(), token.clone()))
+        .collect();
+    let tokens = Value::Object(tokens).to_string();
+    Secrets::new(std::collections::HashMap::from([(
+        crate::identity::TOKENS.to_owned(),
+        tokens,
+    )]))
+}
+
+fn principal(account: &str) -> Principal {
+    Principal {
+        name: format!("system:serviceaccount:team-a:{account}"),
+        namespace: "team-a".to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_of_workload_identity_is_each_service_account_s_own_and_takes_a_token_for_the_cloud()
+ {
+    let spec = json!({
+        "url": "s3://private",
+        "region": "eu-central-1",
+        "auth": {"mode": "WorkloadIdentity", "workloadIdentity": {"aws": {"roleArn": "arn:aws:iam::1:role/r"}}},
+    });
+    let answer = |path: &str| match path {
+        SOURCES => list(&[object("cloud", &spec)]),
+        _ => panic!("{path}"),
+    };
+    beside(answer, async |sources| {
+        sources.until_read().await;
+        let error = sources.get("cloud").unwrap_err();
+        assert_eq!(error.kind(), Kind::Unauthenticated);
+        assert_eq!(
+            error.to_string(),
+            "source \"cloud\" is read with the identity of each pod's service account"
+        );
+        let error = sources.check("cloud", &tokens(&["csi.tonnage.dev"])).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unauthenticated);
+        assert_eq!(
+            error.to_string(),
+            "source \"cloud\" is read with the identity of the pod's service account: kubelet sends its tokens for \"csi.tonnage.dev\" but not for audience \"sts.amazonaws.com\"; add \"sts.amazonaws.com\" to the chart's csiDriver.tokenAudiences"
+        );
+        let both = tokens(&["csi.tonnage.dev", "sts.amazonaws.com"]);
+        assert!(sources.check("cloud", &both).is_ok());
+        let of = |account: &str| sources.get_for("cloud", &principal(account), &both).unwrap();
+        assert!(Arc::ptr_eq(&of("trainer"), &of("trainer")));
+        assert_ne!(of("trainer").uid(), of("default").uid());
+        assert!(!format!("{sources:?}").contains("canary"));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_of_the_node_s_identity_is_everybody_s() {
+    let answer = |path: &str| match path {
+        SOURCES => list(&[
+            object(
+                "node",
+                &json!({"url": "s3://private", "auth": {"mode": "Node"}}),
+            ),
+            object(
+                "web",
+                &json!({"url": "https://h", "auth": {"mode": "Node"}}),
+            ),
+        ]),
+        _ => panic!("{path}"),
+    };
+    beside(answer, async |sources| {
+        sources.until_read().await;
+        assert_eq!(sources.get("node").unwrap().name(), "node");
+        says(sources, "web", "requests to a web server are not signed").await;
+    })
+    .await;
 }
