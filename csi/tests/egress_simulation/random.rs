@@ -1,0 +1,25 @@
+//! Numbers that follow from a seed (splitmix64, Steele et al., "Fast splittable pseudorandom number generators", 2014).
+
+/// A sequence of numbers.
+#[derive(Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    /// Whether something happens that does so `often` of a million times.
+    pub(crate) fn hits(&mut self, often: u64) -> bool {
+        self.below(1_000_000) < often
+    }
+}
