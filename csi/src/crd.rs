@@ -10,6 +10,36 @@ use kube::CustomResourceExt as _;
     clippy::duplicated_attributes,
     reason = "the macro of the schema makes structs within functions, and its columns have types alike"
 )]
+mod cache_quota;
+#[expect(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "the macro of the schema makes structs within functions, and its columns have types alike"
+)]
+mod egress_budget;
+#[expect(
+    unreachable_pub,
+    reason = "the macro of the schema makes structs within functions"
+)]
+mod egress_lease;
+#[expect(
+    unreachable_pub,
+    reason = "the macro of the schema makes structs within functions"
+)]
+mod egress_policy;
+mod egress_policy_status;
+#[expect(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "the macro of the schema makes structs within functions, and its columns have types alike"
+)]
+mod node_cache;
+mod quantity;
+#[expect(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "the macro of the schema makes structs within functions, and its columns have types alike"
+)]
 mod source;
 #[expect(
     unreachable_pub,
@@ -18,16 +48,50 @@ mod source;
 )]
 mod volume;
 
+pub use cache_quota::{
+    CacheQuota, CacheQuotaSpec, CacheQuotaStatus, ClusterQuota, MOST_NODES, NodeQuota, NodeUse,
+};
+pub use egress_budget::{
+    CrowdLine, EgressBudget, EgressBudgetSpec, EgressBudgetStatus, MOST_CROWDS, MOST_OUTSTANDING,
+    MOST_SETTLED, OutstandingLine, SettledLine,
+};
+pub use egress_lease::{
+    DemandLine, EgressLease, EgressLeaseSpec, EgressLeaseStatus, GrantLine, MOST_LINES,
+};
+pub use egress_policy::{
+    AllowEntry, Budget, BudgetWindow, CHANGED_BY, CalendarPeriod, EgressPolicy, EgressPolicySpec,
+    MOST_BUDGETS, Mode, PricePerGib, RateLimits, Scope, WhenControllerUnreachable,
+};
+pub use egress_policy_status::{
+    BudgetUse, BudgetWords, Denials, EgressPolicyStatus, MOST_USERS, NamespaceUse,
+};
+pub use node_cache::{
+    CacheLoad, CachedManifest, NodeCache, NodeCacheCondition, NodeCacheSpec, NodeCacheStatus,
+    ReadableFigures,
+};
+pub use quantity::Quantity;
 pub use source::{
-    AddressingStyle, AuthMode, Consumer, ListingLimits, NamespaceSelector, RevisionPolicy, Source,
-    SourceAuth, SourceCondition, SourceSpec, SourceStatus,
+    AddressingStyle, AuthMode, AwsRole, AzureIdentity, Consumer, GcpPool, GrantPolicy,
+    ListingLimits, NamespaceSelector, NodeIdentity, RevisionPolicy, Source, SourceAuth,
+    SourceCondition, SourceSpec, SourceStatus, WorkloadIdentity,
 };
 pub use volume::{ClaimReference, Volume, VolumeSpec};
 
 /// The API group.
 pub const GROUP: &str = "tonnage.dev";
 
-/// All of them, in the order in which they are installed.
+/// Those that are installed, in that order.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![Source::crd(), Volume::crd()]
+    vec![Source::crd(), Volume::crd(), NodeCache::crd()]
+}
+
+/// Those of egress rules and quotas. They are not installed before something holds them: a rule that is taken and not
+/// enforced is worse than none.
+pub fn governance() -> Vec<CustomResourceDefinition> {
+    vec![
+        EgressPolicy::crd(),
+        CacheQuota::crd(),
+        EgressBudget::crd(),
+        EgressLease::crd(),
+    ]
 }

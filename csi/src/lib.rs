@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod claims;
 pub mod control;
 pub mod crd;
+pub mod egress;
 pub mod events;
 /// Crash points.
 #[cfg(feature = "failpoints")]
@@ -20,6 +21,7 @@ pub mod loads;
 pub mod log;
 pub mod metrics;
 pub mod mount;
+pub mod node_cache;
 pub mod pin;
 pub mod policy;
 pub mod provision;

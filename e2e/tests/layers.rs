@@ -22,10 +22,16 @@ const CSI: &[&[&str]] = &[
     &["volume", "target", "size", "exit", "failpoints", "crd"],
     &[
         "identity", "mount", "loads", "record", "inflight", "volumes", "config", "console", "pin",
-        "bundle", "claims", "leader",
+        "bundle", "claims", "leader", "egress",
     ],
     &[
-        "policy", "sources", "status", "upkeep", "progress", "events",
+        "policy",
+        "sources",
+        "status",
+        "upkeep",
+        "progress",
+        "events",
+        "node_cache",
     ],
     &["grant", "control"],
     &["access"],

@@ -75,13 +75,14 @@ async fn in_cluster(
     let Kubernetes { namespace } = kubernetes;
     let client = api_server().await?;
     let sources = Sources::awaited();
-    servers.spawn(watch::run(
-        client.clone(),
-        namespace.clone(),
-        sources.clone(),
-        OpenGate::shared(),
-        serving.clone(),
-    ));
+    let watched = watch::Parts {
+        client: client.clone(),
+        namespace: namespace.clone(),
+        sources: sources.clone(),
+        gate: OpenGate::shared(),
+        clock: Arc::clone(clock),
+    };
+    servers.spawn(watch::run(watched, serving.clone()));
     let parts = reconcile::Parts {
         client: client.clone(),
         namespace: namespace.clone(),

@@ -1,6 +1,7 @@
 //! The node: sockets first, then the store, then work until the stop.
 //!
-//! In a cluster three more parts are the API server's: which sources there are, who may use them, and the events of pods.
+//! In a cluster four more parts are the API server's: which sources there are, who may use them, the events of pods, and the
+//! node's own `NodeCache`.
 //! None of them is waited for here: while the API server is away, what is published stays, and a new publish is told.
 
 use std::os::unix::fs::MetadataExt as _;
@@ -28,6 +29,7 @@ use crate::loads::{Journal, Observer};
 use crate::log::{self, LoadLog};
 use crate::metrics::Metrics;
 use crate::mount::KernelMounter;
+use crate::node_cache::{self, Notes};
 use crate::policy::{Authorizer, StaticAuthorizer};
 use crate::publish::{Holds, Parts, Publisher};
 use crate::registration::{RegistrationService, socket_path};
@@ -72,7 +74,8 @@ pub async fn node(settings: NodeSettings, stop: CancellationToken) -> Result<(),
         observers.push(Arc::new(events));
         servers.spawn(poster.run(serving.clone()));
         let access = Access::of_cluster(&client, &settings.node_id, &clock);
-        servers.spawn(access.watch(client, &kubernetes.namespace, &serving));
+        let parts = access.watched(client, &kubernetes.namespace, &clock);
+        servers.spawn(watch::run(parts, serving.clone()));
         access
     } else {
         Access::configured(&settings)?
@@ -116,6 +119,8 @@ struct Access {
     sources: Sources,
     authorizer: Arc<dyn Authorizer>,
     grants: Arc<dyn Grants>,
+    /// The API server, in a cluster.
+    cluster: Option<kube::Client>,
 }
 
 impl Access {
@@ -127,6 +132,7 @@ impl Access {
             authorizer: Arc::new(StaticAuthorizer::new("static")),
             grants: Arc::new(OpenGrants),
             gate,
+            cluster: None,
         })
     }
 
@@ -143,23 +149,24 @@ impl Access {
             grants: Arc::new(ProbeGrants::new(sources.clone(), Arc::clone(clock))),
             gate: OpenGate::shared(),
             sources,
+            cluster: Some(client.clone()),
         }
     }
 
-    /// Keeps the sources up to date until `stop`.
-    fn watch(
+    /// What keeps the sources up to date.
+    fn watched(
         &self,
         client: kube::Client,
         namespace: &str,
-        stop: &CancellationToken,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        watch::run(
+        clock: &Arc<dyn Clock>,
+    ) -> watch::Parts {
+        watch::Parts {
             client,
-            namespace.to_owned(),
-            self.sources.clone(),
-            Arc::clone(&self.gate),
-            stop.clone(),
-        )
+            namespace: namespace.to_owned(),
+            sources: self.sources.clone(),
+            gate: Arc::clone(&self.gate),
+            clock: Arc::clone(clock),
+        }
     }
 }
 
@@ -206,6 +213,7 @@ async fn work(
         sources,
         authorizer,
         grants,
+        cluster,
     } = access;
     let root = KubeletRoot::open(&settings.kubelet_dir)?;
     if settings.kubernetes.is_some() && !settings.force_root_filesystem {
@@ -218,10 +226,20 @@ async fn work(
     };
     let Opened { cache, upkeep } = opened;
     observers.push(Arc::new(Journal::new(cache.store().records().clone())));
+    let report = cluster.map(|client| node_cache::Parts {
+        client,
+        node: settings.node_id.clone(),
+        store: Arc::clone(cache.store()),
+        notes: Arc::new(Notes::default()),
+        clock: Arc::clone(&env.clock),
+    });
+    if let Some(report) = &report {
+        observers.push(Arc::clone(&report.notes) as Arc<dyn Observer>);
+    }
     let parts = Parts {
         cache,
         upkeep: Arc::clone(&upkeep),
-        mounter: Arc::new(KernelMounter),
+        mounter: Arc::new(KernelMounter::new()),
         root,
         sources,
         authorizer,
@@ -239,9 +257,12 @@ async fn work(
         .map_err(|_| Error::Task)??;
     let publisher = publisher.get_or_init(|| opened);
     let control = Control::bind(upkeep)?;
-    let control_stop = stop.child_token();
-    let _control_ends = control_stop.clone().drop_guard();
-    servers.spawn(control.serve(control_stop));
+    let working = stop.child_token();
+    let _ends = working.clone().drop_guard();
+    servers.spawn(control.serve(working.clone()));
+    if let Some(report) = report {
+        servers.spawn(node_cache::run(report, working));
+    }
     vitals.is_ready();
     tracing::info!(
         node.id = settings.node_id,
