@@ -78,6 +78,8 @@ pub(crate) enum Verb {
     /// Print the custom resource definitions of a cluster, as YAML
     #[command(after_help = "Example:\n  tonnage crds | kubectl apply --server-side -f -")]
     Crds,
+    /// Fail while pods of a cluster use volumes of this driver, and name them; the chart asks before an uninstall
+    UninstallCheck(service::UninstallCheck),
     /// Print completions for a shell
     Completions(Completions),
 }

@@ -24,6 +24,7 @@ mod load;
 mod mount;
 mod service;
 mod space;
+mod uninstall_check;
 mod upkeep;
 
 /// Runs the command that `args` name.
@@ -50,6 +51,7 @@ pub(crate) async fn run(
         Verb::Node(args) => Box::pin(service::node(*args, &config, stop)).await,
         Verb::Controller(args) => Box::pin(service::controller(*args, &config, stop)).await,
         Verb::Crds => crds::crds(console),
+        Verb::UninstallCheck(args) => Box::pin(uninstall_check::run(args, console, stop)).await,
         Verb::Completions(Completions { shell }) => completions(shell, console),
     }
 }

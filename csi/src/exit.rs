@@ -12,7 +12,7 @@ use tonnage_cache::error::{Kind, chain};
 pub(crate) const CODES: &str = "\
 Exit codes:
   0    done
-  1    `doctor` found something that must be changed
+  1    `doctor` found something that must be changed, or `uninstall-check` a pod that uses a volume
   64   the command line, a URL, a path or the configuration is wrong
   65   content differs from its digest, or stored data is damaged
   66   the source, path, file or target does not exist
@@ -31,7 +31,7 @@ Exit codes:
 pub(crate) enum Code {
     /// All went well.
     Done,
-    /// `doctor` found a failing check.
+    /// `doctor` found a failing check, or `uninstall-check` a volume in use.
     Unfit,
     /// The request is wrong.
     Usage,

@@ -14,7 +14,8 @@ use crate::config::{self, Config};
 use crate::exit::{Code, Failure};
 use tonnage_csi::size::Span;
 
-const DRIVER_NAME: &str = "csi.tonnage.dev";
+/// What kubelet and Kubernetes' objects call this driver.
+pub(crate) const DRIVER_NAME: &str = "csi.tonnage.dev";
 const HOLD: Duration = Duration::from_mins(1);
 /// Where a pod finds the namespace of its service account.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -106,6 +107,20 @@ pub(crate) struct Controller {
     pub(crate) kubernetes: Kubernetes,
     #[command(flatten)]
     pub(crate) sources: Sources,
+}
+
+/// `tonnage uninstall-check`.
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Example:
+  tonnage uninstall-check --wait 5m
+
+Kubelet cannot unmount a volume without its driver: a pod that is deleted then stays Terminating. Asks the API server of the \
+pod that this runs in, or that of KUBECONFIG, for all pods and PersistentVolumes; ends with 1 if a pod uses a volume.")]
+pub(crate) struct UninstallCheck {
+    /// How long pods that are being deleted, and an API server that does not answer, are waited for
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub(crate) wait: Span,
 }
 
 impl Node {
