@@ -10,6 +10,7 @@ from . import evidence, image, paths
 from .cluster import Cluster
 from .install import Driver
 from .kubectl import Kubectl
+from .measure import Measure, size
 from .outcome import Failure
 from .scenarios import SCENARIOS
 from .store import Store
@@ -28,7 +29,7 @@ def main() -> int:
     began = time.monotonic()
     cluster = Cluster()
     try:
-        world = _prepared(cluster)
+        world = _prepared(cluster, Measure(args.size, args.reps, args.write))
         _say(f"ready after {time.monotonic() - began:.0f} s; TONNAGE_E2E_SEED={world.seed} repeats the data and the moments of this run")
         failed = [name for name in args.names if not _one(name, world)]
     except Failure as error:
@@ -43,7 +44,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _prepared(cluster: Cluster) -> World:
+def _prepared(cluster: Cluster, measure: Measure) -> World:
     """Builds what is missing and starts what does not run. A cluster that was kept gets the driver of now."""
     cluster.build()
     Store.build()
@@ -54,9 +55,10 @@ def _prepared(cluster: Cluster) -> World:
         cluster.start()
         store.start()
     elif driver.is_installed():
-        driver.uninstall()
+        # Pods that a failed scenario has left are none that an uninstall has to wait for.
+        driver.uninstall("--no-hooks")
     image.load(cluster, binary)
-    return World(cluster, kube, store, driver, os.environ.get("TONNAGE_E2E_SEED") or f"{time.time_ns():x}")
+    return World(cluster, kube, store, driver, os.environ.get("TONNAGE_E2E_SEED") or f"{time.time_ns():x}", measure)
 
 
 def _one(name: str, world: World) -> bool:
@@ -98,7 +100,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="which scenarios; default: all (see --list)")
     parser.add_argument("--keep", action="store_true", help="leave the cluster running, and use one that was left")
     parser.add_argument("--list", action="store_true", help="list the scenarios and what each shows")
+    measured = parser.add_argument_group("cold-start")
+    measured.add_argument("--size", type=size, default=Measure.size, metavar="SIZE", help="of the model, such as 2GiB [default: 256MiB]")
+    measured.add_argument("--reps", type=int, default=Measure.reps, metavar="N", help=f"turns of everybody [default: {Measure.reps}]")
+    measured.add_argument("--write", action="store_true", help="put the chart into docs/ as well")
     args = parser.parse_args()
+    if args.reps < 1:
+        parser.error("--reps is at least 1")
     for name in args.names:
         if name not in SCENARIOS:
             parser.error(f"no scenario is called {name!r}; --list shows them")

@@ -9,7 +9,7 @@ from .command import attempt
 from .manifests import SYSTEM
 from .paths import EVIDENCE, NODE, STATE
 
-KINDS = "pods,daemonsets,deployments,persistentvolumeclaims,persistentvolumes,csidrivers,csinodes,storageclasses,leases"
+KINDS = "pods,daemonsets,deployments,jobs,persistentvolumeclaims,persistentvolumes,csidrivers,csinodes,storageclasses,leases"
 CUSTOM = "sources.tonnage.dev,volumes.tonnage.dev"
 QUESTIONS = {
     "objects.txt": ["kubectl", "get", KINDS, "--all-namespaces", "--output=wide"],

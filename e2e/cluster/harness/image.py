@@ -10,6 +10,8 @@ from .outcome import Failure
 from .paths import BIN, INSIDE, REPOSITORY, STATE
 
 DRIVER, PROVISIONER = "local/tonnage:test", "local/csi-provisioner:test"
+NEXT = "local/tonnage:next"
+"""The driver's image by another name, to upgrade to."""
 
 
 def build_driver() -> Path:
@@ -31,3 +33,12 @@ def load(cluster: Cluster, driver: Path) -> None:
         # Pods must not pull, so an image under another name would only show as a pod that does not start.
         if f"docker.io/{name}" not in cluster.inside("ctr", "--namespace=k8s.io", "images", "list", "--quiet").split():
             raise Failure(f"containerd imported {archive} and does not know docker.io/{name}")
+
+
+def add_next(cluster: Cluster) -> None:
+    """Gives the driver's image its other name."""
+    cluster.inside("ctr", "--namespace=k8s.io", "images", "tag", "--force", f"docker.io/{DRIVER}", f"docker.io/{NEXT}")
+
+
+def remove_next(cluster: Cluster) -> None:
+    cluster.inside("ctr", "--namespace=k8s.io", "images", "remove", f"docker.io/{NEXT}")

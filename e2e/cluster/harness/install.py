@@ -18,6 +18,7 @@ CACHE = "/var/lib/tonnage"
 """The cache's directory on the node, which is the chart's default."""
 NODE_PODS = "app.kubernetes.io/component=node"
 OURS = f"app.kubernetes.io/instance={RELEASE}"
+UNINSTALL = ("helm", "uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait", "--timeout=2m")
 PUBLISHED = re.compile(r'^csi_operations_seconds_count\{([^}]*NodePublishVolume[^}]*)\} (\S+)$', re.MULTILINE)
 
 
@@ -38,9 +39,10 @@ class Driver:
     def __init__(self, cluster: Cluster, kube: Kubectl, binary: Path):
         self._cluster, self._kube, self._binary = cluster, kube, binary
 
-    def helm(self, verb: str, *arguments, seconds: float = 240) -> str:
-        """Runs helm on the chart or the release; values are on standard input."""
-        return self._cluster.inside("helm", verb, *arguments, text=json.dumps(values()), seconds=seconds)
+    def helm(self, verb: str, *arguments, changed: dict | None = None, seconds: float = 240) -> str:
+        """Runs helm on the chart or the release; values, with what is to be changed of them, are on standard input."""
+        text = json.dumps(_merged(values(), changed or {}))
+        return self._cluster.inside("helm", verb, *arguments, text=text, seconds=seconds)
 
     def chart(self) -> Path:
         """The chart, where the cluster's namespaces show it wherever the repository lies."""
@@ -57,14 +59,33 @@ class Driver:
         if not self.is_installed():
             where = [f"--namespace={SYSTEM}", "--create-namespace"]
             self.helm("install", RELEASE, self.chart(), *where, "--values=-", "--wait", "--timeout=3m")
+        elif (latest := self.revisions()[-1])["status"] == "uninstalling":
+            # An uninstall was refused, and helm upgrades no release that it has begun to uninstall.
+            self.roll_back(latest["revision"])
         self._kube.apply(store_keys())
         self.wait_until_ready()
 
-    def uninstall(self) -> None:
-        self._cluster.inside("helm", "uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait", "--timeout=2m", seconds=180)
+    def upgrade(self, changed: dict | None = None, wait: bool = True) -> None:
+        """Upgrades the release to the values that it is installed with, but for what is changed."""
+        patience = ["--wait", "--timeout=3m"] if wait else []
+        self.helm("upgrade", RELEASE, self.chart(), f"--namespace={SYSTEM}", "--values=-", *patience, changed=changed)
+
+    def revisions(self) -> list[dict]:
+        """The release's revisions as helm tells them, oldest first."""
+        return json.loads(self._cluster.inside("helm", "history", RELEASE, f"--namespace={SYSTEM}", "--output=json"))
+
+    def roll_back(self, revision: int) -> None:
+        self._cluster.inside("helm", "rollback", RELEASE, revision, f"--namespace={SYSTEM}", "--wait", "--timeout=3m", seconds=240)
+
+    def uninstall(self, *flags: str) -> None:
+        self._cluster.inside(*UNINSTALL, *flags, seconds=180)
+
+    def attempt_uninstall(self) -> Ended:
+        """Uninstalls, however that ends."""
+        return self._cluster.attempt(*UNINSTALL, seconds=180)
 
     def wait_until_ready(self) -> None:
-        until("the driver's node pod is ready and registered", 90, lambda: self._is_ready() and self.is_registered(), self._seen)
+        until("the driver's node pod is ready and registered", 90, lambda: self.is_ready() and self.is_registered(), self._seen)
 
     def is_registered(self) -> bool:
         drivers = self._kube.get("", "csinode", "node1")["spec"].get("drivers") or []
@@ -74,6 +95,16 @@ class Driver:
         """The one that is to stay, where another one is about to go."""
         pods = [it for it in self._kube.all(SYSTEM, "pods", NODE_PODS) if "deletionTimestamp" not in it["metadata"]]
         return pods[0] if len(pods) == 1 else None
+
+    def is_ready(self) -> bool:
+        """Whether the node pod says that it takes volumes."""
+        pod = self.node_pod()
+        conditions = pod["status"].get("conditions", []) if pod else []
+        return any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)
+
+    def node_log(self) -> str:
+        """The last that the node pod's container has said, whether it runs or has ended."""
+        return self._kube.attempt("logs", f"--namespace={SYSTEM}", f"--selector={NODE_PODS}", "--tail=20").out
 
     def node_restarts(self) -> int:
         """How often the node pod's container was started again."""
@@ -100,6 +131,11 @@ class Driver:
 
         return until("the cache has synced what it fetched", 60, settled)
 
+    def has_cached(self, path: str) -> bool:
+        """Whether the model of that path lies whole in the cache."""
+        contents = json.loads(self.tonnage("cache", "ls", "--json"))
+        return any(it["views"] and any(origin.endswith(f"/{path}") for origin in it["from"]) for it in contents)
+
     def attempt_on_node(self, *arguments) -> Ended:
         """Runs the command line on the node itself, where there may be no driver any more."""
         shutil.copy2(self._binary, STATE / "tonnage")
@@ -121,11 +157,12 @@ class Driver:
         states = [it["state"] for it in pod["status"].get("containerStatuses", [])] if pod else []
         return pod if states and all("running" in it for it in states) else None
 
-    def _is_ready(self) -> bool:
-        pod = self.node_pod()
-        conditions = pod["status"].get("conditions", []) if pod else []
-        return any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)
-
     def _seen(self) -> str:
         pods = self._kube.attempt("get", f"--namespace={SYSTEM}", "pods").out
-        return f"{pods}\n{self._kube.attempt('logs', f'--namespace={SYSTEM}', f'--selector={NODE_PODS}', '--tail=20').out}"
+        return f"{pods}\n{self.node_log()}"
+
+
+def _merged(old: dict, new: dict) -> dict:
+    """As helm merges values: maps are merged, everything else is replaced."""
+    both = {key: _merged(old[key], new[key]) for key in old.keys() & new.keys() if isinstance(old[key], dict) and isinstance(new[key], dict)}
+    return {**old, **new, **both}

@@ -44,6 +44,17 @@ def restricted(manifest: dict) -> dict:
     return {**manifest, "spec": {**manifest["spec"], "securityContext": RESTRICTED_POD, "containers": containers}}
 
 
+def in_user_namespace(manifest: dict) -> dict:
+    """The pod with users of its own, which are nobody on the node."""
+    return {**manifest, "spec": {**manifest["spec"], "hostUsers": False}}
+
+
+def without_volume(manifest: dict) -> dict:
+    """The pod as it is without what it mounts."""
+    containers = [{key: value for key, value in it.items() if key != "volumeMounts"} for it in manifest["spec"]["containers"]]
+    return {**manifest, "spec": {**manifest["spec"], "containers": containers, "volumes": []}}
+
+
 def inline(source: str, path: str, **attributes: str) -> dict:
     """A volume that the pod describes itself."""
     return {"csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": {"source": source, "path": path, **attributes}}}

@@ -91,11 +91,12 @@ class Scene:
     def replace(self, original: Model, path: str, changed: str) -> Model:
         """Uploads new bytes of one file of a model, and nothing else."""
         made = model.with_new_file(original, self.place(f"{path}.new"), changed, f"{self._seed}/{path}/new/{changed}")
-        only = self.place(f"{path}.only") / changed
-        only.parent.mkdir(parents=True)
-        shutil.copy2(made.directory / changed, only)
-        self.store.put(self.place(f"{path}.only"), f"{self.name}/{path}")
+        self._upload(made.directory / changed, self.place(f"{path}.only"), changed, path)
         return made
+
+    def restore(self, original: Model, path: str, changed: str) -> None:
+        """Uploads the old bytes of a file that was replaced, and nothing else."""
+        self._upload(original.directory / changed, self.place(f"{path}.back"), changed, path)
 
     def place(self, path: str) -> Path:
         return self._files / path
@@ -127,13 +128,29 @@ class Scene:
     def refusal(self, pod: str, seconds: float, namespace: str = "") -> Refusal:
         """The driver's first answer to the mount of a pod that it does not make."""
         where = namespace or self.name
-        return until(f"pod {pod} is told why it does not start", seconds, lambda: self._refusals(where, pod), lambda: self._last_words(where, pod))[0]
+        return until(f"pod {pod} is told why it does not start", seconds, lambda: self.refusals(pod, where), lambda: self._last_words(where, pod))[0]
+
+    def refusals(self, pod: str, namespace: str = "") -> list[Refusal]:
+        """All that the driver has answered, oldest first."""
+        events = self.kube.events(namespace or self.name, pod)
+        found = (REFUSED.search(event.message) for event in events if event.reason == "FailedMount")
+        return [Refusal(match[1], match[2].strip()) for match in found if match]
+
+    def started(self, pod: str) -> float:
+        """When the first instruction of the container ran, by the machine's clock. The status of a pod has whole seconds only."""
+        since_boot = time.clock_gettime(time.CLOCK_BOOTTIME) - time.time()
+        return float(self.kube.logs(self.name, pod).split()[0]) - since_boot
 
     def seconds_to_start(self, pod: str) -> float:
-        """From the scheduler's decision to the first instruction of the container. The status of a pod has whole seconds only."""
+        """From the scheduler's decision to the first instruction of the container."""
         scheduled = next(event for event in self.kube.events(self.name, pod) if event.reason == "Scheduled")
-        since_boot = time.clock_gettime(time.CLOCK_BOOTTIME) - time.time()
-        return float(self.kube.logs(self.name, pod).split()[0]) - (datetime.fromisoformat(scheduled.at).timestamp() + since_boot)
+        return self.started(pod) - datetime.fromisoformat(scheduled.at).timestamp()
+
+    def _upload(self, file: Path, staging: Path, name: str, path: str) -> None:
+        """Uploads one file of a model by its name there, by way of a directory of its own."""
+        (staging / name).parent.mkdir(parents=True)
+        shutil.copy2(file, staging / name)
+        self.store.put(staging, f"{self.name}/{path}")
 
     def _running(self, namespace: str, name: str) -> dict | None:
         pod = self.kube.get(namespace, "pod", name)
@@ -141,10 +158,6 @@ class Scene:
             raise Failure(f"pod {name} ended: {self.kube.attempt('logs', f'--namespace={namespace}', name).out[-500:]}")
         states = pod["status"].get("containerStatuses", [])
         return pod if states and all("running" in it["state"] for it in states) else None
-
-    def _refusals(self, namespace: str, pod: str) -> list[Refusal]:
-        found = (REFUSED.search(event.message) for event in self.kube.events(namespace, pod) if event.reason == "FailedMount")
-        return [Refusal(match[1], match[2].strip()) for match in found if match]
 
     def _last_words(self, namespace: str, name: str) -> str:
         return "Its events: " + " | ".join(f"{event.reason}: {event.message}" for event in self.kube.events(namespace, name)[-4:])

@@ -31,20 +31,40 @@ class Traffic:
 
     @property
     def bytes_by_key(self) -> dict[str, int]:
-        """Bytes of content by key. An answer of one byte is the proof that a pod may read, and no content."""
+        """Bytes of content by key."""
         sums = defaultdict(int)
-        for request in self.requests:
-            if request["method"] == "GET" and request["bytes"] > 1 and request["status"] in (200, 206) and (key := _key(request["path"])):
-                sums[key] += request["bytes"]
+        for request in self._content:
+            sums[_key(request["path"])] += request["bytes"]
         return dict(sums)
 
     @property
     def content(self) -> int:
         return sum(self.bytes_by_key.values())
 
+    @property
+    def objects(self) -> list[str]:
+        """Keys of the objects that were asked for at all, with or without an answer; listings ask for none."""
+        return sorted({key for request in self.requests if (key := _key(request["path"]))})
+
+    @property
+    def began(self) -> float:
+        """When the first request for content was made, by the machine's clock."""
+        return min(request["began"] for request in self._content)
+
+    @property
+    def last_byte(self) -> float:
+        """When the last byte of content was sent."""
+        return max(request["last"] for request in self._content)
+
     def is_one_of(self, size: int) -> bool:
         """Whether content of that size was sent, and once."""
         return size <= self.content <= size * TWICE
+
+    @property
+    def _content(self) -> list[dict]:
+        """An answer of one byte is the proof that a pod may read, and no content."""
+        sent = (it for it in self.requests if it["method"] == "GET" and it["bytes"] > 1 and it["status"] in (200, 206))
+        return [it for it in sent if _key(it["path"])]
 
     def __str__(self) -> str:
         return f"{self.content} bytes of {len(self.bytes_by_key)} objects in {len(self.requests)} requests"
@@ -115,7 +135,7 @@ class Store:
     def since(self, mark: int) -> Traffic:
         """What was sent on the wire that counts since a moment; requests that still run are waited for."""
         begun, ended = until("requests to the store end", 30, lambda: self._settled(mark))
-        return Traffic([{**begun[number], **line} for number, line in ended.items() if number in begun])
+        return Traffic([{**begun[number], "began": begun[number]["at"], **line} for number, line in ended.items() if number in begun])
 
     def _settled(self, mark: int) -> tuple[dict, dict] | None:
         log = self._directory / "requests.jsonl"

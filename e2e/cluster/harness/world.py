@@ -1,11 +1,13 @@
 """Everything that a scenario is given."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .cluster import Cluster
 from .install import Driver
 from .kubectl import Kubectl
+from .measure import Measure
 from .outcome import Failure
 from .scene import Scene
 from .store import DIRECT, Store
@@ -20,7 +22,9 @@ class World:
     store: Store
     driver: Driver
     seed: str
+    measure: Measure = Measure()
     _scenes: list[Scene] = field(default_factory=list)
+    _afterwards: list[Callable[[], object]] = field(default_factory=list)
 
     def scene(self, name: str, endpoint: str = DIRECT, consumers: list[dict] | None = None) -> Scene:
         """Sets a scene in which all pods may read, or only `consumers`."""
@@ -32,8 +36,16 @@ class World:
     def leave(self) -> None:
         """Removes what the scenario has made; what cannot be removed is a failure of the scenario."""
         self.store.limit(None)
-        while self._scenes:
-            self._scenes.pop().close()
+        try:
+            while self._scenes:
+                self._scenes.pop().close()
+        finally:
+            while self._afterwards:
+                self._afterwards.pop()()
+
+    def afterwards(self, action: Callable[[], object]) -> None:
+        """What is to be done once the scenario's scenes are gone, however it ends; the latest first."""
+        self._afterwards.append(action)
 
     def dice(self, scenario: str) -> random.Random:
         """Moments that the seed decides."""

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Builds what the cluster is made of into $BIN, from the Go module proxy at pinned versions: Kubernetes, etcd, the network
 # plugins and csi-provisioner as one module (it shares most packages: 509 s cold on two cores, 2.9 GB at most), helm and
-# kubeconform each by itself. containerd and runc come from the distribution. What is built already is not built again.
+# kubeconform each by itself. runc too, because the distribution's may be older than 1.2, from which on it takes `ro` off what a pod wants
+# to write. containerd comes from the distribution. What is built already is not built again.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 readonly HELM=helm.sh/helm/v4/cmd/helm@v4.3.1
+readonly RUNC=github.com/opencontainers/runc@v1.4.3
 readonly KUBECONFORM=github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
 
 # Runs COMMAND unless it has run to its end before with this stamp.
@@ -28,6 +30,17 @@ kubernetes() {
   mv "$BIN/server" "$BIN/etcd"
 }
 
+# Its module replaces others, which `go install` does not allow; and it begins in C.
+runc() {
+  local source copy
+  source=$("$go" mod download -json "$RUNC" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  copy=$(mktemp -d)
+  cp -R "$source/." "$copy"
+  chmod -R u+w "$copy"
+  (cd "$copy" && CGO_ENABLED=1 "$go" build -tags seccomp -ldflags "-s -w -X main.version=${RUNC##*@v}" -o "$BIN/runc" .)
+  rm -rf "$copy"
+}
+
 install() { # PACKAGE@VERSION
   GOBIN=$BIN "$go" install -ldflags "-s -w" "$1"
 }
@@ -39,5 +52,6 @@ readonly go
 export CGO_ENABLED=0 GOFLAGS=-trimpath
 renice -n 10 $$ >/dev/null
 once "kubernetes-$(cat "$HERE"/mods/all/go.{mod,sum} | cksum | cut -d' ' -f1)" kubernetes
+once "runc-${RUNC##*@}" runc
 once "helm-${HELM##*@}" install "$HELM"
 once "kubeconform-${KUBECONFORM##*@}" install "$KUBECONFORM"

@@ -1,4 +1,5 @@
-# Starts and ends components inside the cluster's namespaces; logs are in /var/log, pids in /var/lib/cluster/run.
+# Starts and ends components inside a node's namespaces; logs are in /var/log, pids in /var/lib/cluster/run. NODE and ADDRESS come
+# from env.sh.
 # shellcheck shell=bash
 P=/var/lib/cluster/pki
 export KUBECONFIG=$P/admin.kubeconfig HOME=/var/lib/cluster
@@ -42,7 +43,7 @@ start() { # NAME [COMMAND...]
     containerd) command=(containerd --config /var/lib/conf/config/containerd.toml) ;;
     kubelet)
       command=(kubelet --config /var/lib/conf/config/kubelet.yaml --kubeconfig "$P/kubelet.kubeconfig"
-        --hostname-override node1 --node-ip 10.10.0.1 --cert-dir "$P/kubelet" --v 2) ;;
+        --hostname-override "$NODE" --node-ip "$ADDRESS" --cert-dir "$P/kubelet" --v 2) ;;
     *)
       printf 'no component is called %s\n' "$name" >&2
       return 1

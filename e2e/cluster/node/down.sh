@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Ends the cluster, if it runs: its first process, and with it every process, mount, interface and address. Then its cgroups,
-# and with --remove its state.
+# Ends the cluster, if it runs: its first process, and with it every process, mount, interface and address; before it the second
+# node, if there is one. Then its cgroups, and with --remove its state.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
+if [[ $NODE == node1 ]]; then TONNAGE_E2E_NODE=node2 "$HERE/down.sh" --remove; fi
 if pid=$(init_pid); then
   kill -KILL "$pid"
   while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done

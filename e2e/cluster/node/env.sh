@@ -1,19 +1,28 @@
-# Directories of the cluster, and the cgroup that it lives in. Sourced by the scripts beside it. Each TONNAGE_E2E_DIR has a
-# cluster of its own, and they run side by side.
+# Directories of a node of the cluster, and the cgroup that it lives in. Sourced by the scripts beside it. Each TONNAGE_E2E_DIR has
+# a cluster of its own, and they run side by side. TONNAGE_E2E_NODE says which node is meant: node1, which every cluster has, or
+# node2 (node2.sh).
 # shellcheck shell=bash
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tonnage-e2e
 BIN=$(realpath -m "$cache/cluster/bin")
-STATE=$(realpath -m "${TONNAGE_E2E_DIR:-$HERE/../../../.e2e}/cluster") # up.sh makes it anew; on a real file system
-CG=tonnage-e2e-$(printf '%s' "$STATE" | cksum | cut -d' ' -f1)         # the cgroup's name, below the caller's own
-export HERE BIN STATE
+CLUSTER=$(realpath -m "${TONNAGE_E2E_DIR:-$HERE/../../../.e2e}/cluster") # up.sh makes it anew; on a real file system
+NODE=${TONNAGE_E2E_NODE:-node1}
 
 die() {
   printf '%s: %s\n' "$(basename "$0")" "$*" >&2
   exit 1
 }
 
-# Makes the cluster's cgroup in every hierarchy, notes it in $STATE/cgroups and moves this shell there.
+# Logs of all nodes are in one place, so that who keeps them keeps all.
+case $NODE in
+  node1) STATE=$CLUSTER LOG=$CLUSTER/log ADDRESS=10.10.0.1 PODS=10.244.0.0/24 ;;
+  node2) STATE=$CLUSTER/node2 LOG=$CLUSTER/log/node2 ADDRESS=10.10.0.2 PODS=10.244.1.0/24 ;;
+  *) die "TONNAGE_E2E_NODE is $NODE: the nodes are node1 and node2" ;;
+esac
+CG=tonnage-e2e-$(printf '%s' "$STATE" | cksum | cut -d' ' -f1) # the cgroup's name, below the caller's own
+export HERE BIN STATE LOG NODE ADDRESS PODS
+
+# Makes the node's cgroup in every hierarchy, notes it in $STATE/cgroups and moves this shell there.
 new_cgroup() {
   local id controllers path dir control root=/sys/fs/cgroup
   if [[ $(stat -fc %T $root) == cgroup2fs ]]; then
@@ -37,8 +46,8 @@ new_cgroup() {
   join_cgroup
 }
 
-# Moves this shell into the cluster's cgroup. The noted paths are joined, not ones worked out again: a later shell may sit
-# in another cgroup than the one that started the cluster. $$ in a subshell would be the parent.
+# Moves this shell into the node's cgroup. The noted paths are joined, not ones worked out again: a later shell may sit
+# in another cgroup than the one that started the node. $$ in a subshell would be the parent.
 join_cgroup() {
   local dir
   while read -r dir; do
@@ -47,7 +56,7 @@ join_cgroup() {
   done <"$STATE/cgroups"
 }
 
-# The cluster's first process, if it runs; a recycled pid is never taken for it.
+# The node's first process, if it runs; a recycled pid is never taken for it.
 init_pid() {
   local pid
   [[ -s $STATE/init.pid ]] || return 1

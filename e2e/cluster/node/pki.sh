@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One authority; client certificates as kubeconfig files; the API server's certificate; the key pair of service account tokens:
-# pki.sh DIRECTORY
+#   pki.sh DIRECTORY                  all that the first node needs
+#   pki.sh DIRECTORY NAME SUBJECT     one more client of the authority that is there
 set -euo pipefail
 mkdir -p "$1"
 cd "$1"
@@ -18,13 +19,17 @@ client() { # NAME SUBJECT
   cat >"$1.kubeconfig" <<EOF
 apiVersion: v1
 kind: Config
-clusters: [{name: c, cluster: {server: "https://127.0.0.1:443", certificate-authority-data: $(base64 -w0 ca.crt)}}]
+clusters: [{name: c, cluster: {server: "https://10.10.0.1:443", certificate-authority-data: $(base64 -w0 ca.crt)}}]
 users: [{name: u, user: {client-certificate-data: $(base64 -w0 "$1.crt"), client-key-data: $(base64 -w0 "$1.key")}}]
 contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
 EOF
 }
 
+if (($# > 1)); then
+  client "$2" "$3"
+  exit
+fi
 key ca
 openssl req -x509 -new -key ca.key -subj /CN=ca -days 3650 -out ca.crt
 certificate apiserver /CN=apiserver "subjectAltName=DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,\

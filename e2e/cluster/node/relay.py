@@ -3,8 +3,9 @@
     relay.py LISTEN-ADDRESS:PORT SERVER-ADDRESS:PORT DIRECTORY
 
 One JSON line in DIRECTORY/requests.jsonl when a request begins and one when it ends; `bytes` are those of the body that the
-client's socket took. DIRECTORY/rate, if it is there, holds the most bytes per second of all answers together, read again for
-every request. Heads pass unchanged, so signatures stay valid. Runs inside the cluster's namespaces.
+client's socket took, `last` is when it took the last of them. DIRECTORY/rate, if it is there, holds the most bytes per second of
+all answers together, read again for every request. Heads pass unchanged, so signatures stay valid. Runs inside the cluster's
+namespaces.
 """
 
 import json
@@ -76,7 +77,7 @@ class Exchange(socketserver.StreamRequestHandler):
         method, target, _ = head[0].decode("latin-1").split(" ", 2)
         path, _, query = target.partition("?")
         number = self.server.meter.begin(method=method, path=path, query=query, range=_field(head, b"range").decode("latin-1"))
-        self._sent, status = 0, 0
+        self._sent, self._last, status = 0, 0.0, 0
         try:
             with socket.create_connection(self.server.upstream) as upstream, upstream.makefile("rb") as answer:
                 upstream.sendall(b"".join(head))
@@ -89,7 +90,7 @@ class Exchange(socketserver.StreamRequestHandler):
                 closed = self._body(answer, reply, method == "HEAD" or status in (204, 304))
             return not closed and _field(reply, b"connection").lower() != b"close"
         finally:
-            self.server.meter.end(number, status=status, bytes=self._sent)
+            self.server.meter.end(number, status=status, bytes=self._sent, last=self._last)
 
     def _body(self, answer, reply: list[bytes], is_empty: bool) -> bool:
         """Sends a body; whether its end is the connection's."""
@@ -113,6 +114,7 @@ class Exchange(socketserver.StreamRequestHandler):
             self.server.meter.wait(len(chunk), rate)
             self.wfile.write(chunk)
             self._sent += len(chunk)
+            self._last = time.time()
 
         self._copy(source, take, length)
 

@@ -2,6 +2,43 @@
 
 from types import ModuleType
 
-from . import identity, kills, lint, sharing, uninstall, unreachable, ways_to_ask
+from . import (
+    cold_start,
+    deadline,
+    full_disk,
+    identity,
+    kills,
+    lint,
+    node_cache,
+    rbac,
+    revision,
+    rollout,
+    sharing,
+    two_nodes,
+    uninstall,
+    uninstall_live,
+    unreachable,
+    ways_to_ask,
+    workload_identity,
+)
 
-SCENARIOS: dict[str, ModuleType] = {it.NAME: it for it in (lint, ways_to_ask, sharing, identity, unreachable, kills, uninstall)}
+_IN_ORDER = (
+    lint,
+    rbac,
+    ways_to_ask,
+    sharing,
+    revision,
+    identity,
+    workload_identity,
+    node_cache,
+    unreachable,
+    kills,
+    deadline,
+    full_disk,
+    rollout,
+    two_nodes,
+    uninstall_live,
+    uninstall,
+    cold_start,
+)
+SCENARIOS: dict[str, ModuleType] = {it.NAME: it for it in _IN_ORDER}

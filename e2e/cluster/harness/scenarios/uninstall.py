@@ -10,7 +10,7 @@ from ..store import COUNTED
 from ..world import World
 
 NAME = "uninstall"
-GENERATED = "daemonsets,deployments,pods,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,configmaps"
+GENERATED = "daemonsets,deployments,jobs,pods,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,configmaps"
 CLUSTER_WIDE = "csidrivers,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,priorityclasses"
 
 

@@ -1,8 +1,21 @@
 """Inline, claim, static volume and generic ephemeral volume show a pod the model byte for byte, and no pod can change it; also in a
-namespace of the restricted Pod Security level."""
+namespace of the restricted Pod Security level, and in a user namespace where the container runtime has those."""
 
 from ..cluster import KUBELET
-from ..manifests import MOUNT, claim, claimed, consumer, ephemeral, inline, pod, restricted, source, static_volume
+from ..manifests import (
+    MOUNT,
+    claim,
+    claimed,
+    consumer,
+    ephemeral,
+    in_user_namespace,
+    inline,
+    pod,
+    restricted,
+    source,
+    static_volume,
+    without_volume,
+)
 from ..model import Model
 from ..outcome import until
 from ..scene import Scene
@@ -12,6 +25,15 @@ from ..world import World
 NAME = "ways-to-ask"
 STRICT = f"{NAME}-restricted"
 PATH = "llama/3.1"
+RUNS = "Running"
+CHANGES = {
+    "a new file": f"echo x > {MOUNT}/new",
+    "a write to a file": f"echo x >> {MOUNT}/config.json",
+    "a removal": f"rm -f {MOUNT}/config.json",
+    "a rename": f"mv {MOUNT}/config.json {MOUNT}/new",
+    "a change of mode": f"chmod 666 {MOUNT}/config.json",
+}
+"""What the container's root, which may write what it does not own, tries."""
 
 
 def run(world: World) -> None:
@@ -24,6 +46,7 @@ def run(world: World) -> None:
     _is_ready(world)
     _says_how_it_went(world, scene, "inline", model)
     _restricted(world, scene, model)
+    _user_namespace(world, scene, model)
 
 
 def _pods(scene: Scene) -> dict[str, dict]:
@@ -31,27 +54,29 @@ def _pods(scene: Scene) -> dict[str, dict]:
     scene.add(claim(NAME, "claim", NAME, PATH), *static_volume(NAME, "static", {"source": NAME, "path": PATH}))
     return {
         "an inline volume": scene.inline_pod("inline", PATH),
-        "a claim": pod(NAME, "claimed", claimed("claim")),
+        "a claim": pod(NAME, "claimed", claimed("claim", readOnly=True)),
         "a static volume": pod(NAME, "static", claimed("static", readOnly=True)),
+        "a claim that is not asked for as read-only": pod(NAME, "asked", claimed("claim")),
         "a generic ephemeral volume": pod(NAME, "ephemeral", ephemeral(NAME, PATH)),
     }
 
 
 def _shows_the_model(world: World, scene: Scene, name: str, way: str, model: Model) -> None:
     world.equal(f"{way}: the checksums in the pod are those of the generator", scene.sums(name), model.sums)
-    for what, script in (("a new file", f"echo x > {MOUNT}/new"), ("a write to a file", f"echo x >> {MOUNT}/config.json")):
-        ended = world.kube.execute(NAME, name, "sh", "-c", script)
-        world.check(f"{way}: {what} fails with EROFS", ended.code != 0 and "Read-only file system" in ended.err, ended)
     uid = world.kube.get(NAME, "pod", name)["metadata"]["uid"]
     mounts = [it for it in world.cluster.volume_mounts() if it.point.startswith(f"{KUBELET}/pods/{uid}/")]
     options = mounts[0].options if len(mounts) == 1 else frozenset()
     world.check(f"{way}: the node has one mount for it, and that is ro,nosuid,nodev", {"ro", "nosuid", "nodev"} <= options, mounts)
-    # runc gives a mount that is asked to be read-only that flag and no other. Up to 1.1 it leaves the others as they are; from 1.2
-    # on it also takes the flags, `ro` included, off a mount that is asked to be writable, and then this does not hold.
+    # runc gives a mount that is asked to be read-only that flag and no other; from 1.2 on it takes all flags off one that is not.
     inside = world.kube.run(NAME, name, "cat", "/proc/self/mountinfo").splitlines()
-    line = next(it for it in inside if it.split()[4] == MOUNT)
-    wanted = {"ro"} if way in ("an inline volume", "a static volume") else {"ro", "nosuid", "nodev"}
-    world.check(f"{way}: in the pod the mount is {','.join(sorted(wanted))}", wanted <= set(line.split()[5].split(",")), line)
+    seen = next(it for it in inside if it.split()[4] == MOUNT).split()[5].split(",")
+    guarded = "idmapped" in seen
+    world.check(f"{way}: in the pod the mount is {'idmapped, so that nobody owns its files' if guarded else 'ro'}", guarded or "ro" in seen, seen)
+    why = ("Permission denied", "Value too large", "Read-only file system") if guarded else ("Read-only file system",)
+    for what, script in CHANGES.items():
+        ended = world.kube.execute(NAME, name, "sh", "-c", script)
+        world.check(f"{way}: {what} fails{'' if guarded else ' with EROFS'}", ended.code != 0 and any(it in ended.err for it in why), ended)
+    world.equal(f"{way}: after that the checksums are still right", scene.sums(name), model.sums)
 
 
 def _is_ready(world: World) -> None:
@@ -84,3 +109,22 @@ def _restricted(world: World, scene: Scene, model: Model) -> None:
     world.equal("restricted: the checksums are right, with an fsGroup that no volume here follows", scene.sums("whole", namespace=STRICT), model.sums)
     weights = {name.removeprefix("weights/"): digest for name, digest in model.sums.items() if name.startswith("weights/")}
     world.equal("restricted: a subPath shows its part of the model", scene.sums("part", namespace=STRICT), weights)
+
+
+def _user_namespace(world: World, scene: Scene, model: Model) -> None:
+    """Whether the runtime has user namespaces is asked of it with a pod that mounts nothing."""
+    scene.add(in_user_namespace(without_volume(scene.inline_pod("nobody", PATH))))
+    answer = until("a pod with hostUsers: false runs or is told why not", 60, lambda: _runs_or_why(world, "nobody"))
+    if answer != RUNS:
+        print(f"  not judged  hostUsers: false: {answer}")
+        return
+    scene.start(in_user_namespace(scene.inline_pod("mapped", PATH)))
+    mapping = world.kube.run(NAME, "mapped", "cat", "/proc/self/uid_map").split()
+    world.check("hostUsers: false: root of the pod is nobody's root on the node", mapping[1] != "0", mapping)
+    world.equal("hostUsers: false: the checksums in the pod are those of the generator", scene.sums("mapped"), model.sums)
+
+
+def _runs_or_why(world: World, name: str) -> str:
+    if world.kube.get(NAME, "pod", name)["status"]["phase"] == RUNS:
+        return RUNS
+    return next((event.message for event in world.kube.events(NAME, name) if event.reason.startswith("Failed")), "")

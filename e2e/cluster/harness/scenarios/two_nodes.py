@@ -1,0 +1,121 @@
+"""The driver runs on a node that joins; one claim mounts on both nodes, and each node downloads the model once and for itself; each
+tells of its cache in a `NodeCache` that the driver of the other cannot write; a node that is taken out again leaves nothing behind."""
+
+from ..bearer import Bearer
+from ..cluster import FIRST, SECOND
+from ..manifests import GROUP, SYSTEM, claim, claimed, pod
+from ..model import Model
+from ..outcome import until
+from ..scene import Scene
+from ..second_node import SecondNode, on_node
+from ..store import COUNTED
+from ..world import World
+
+NAME = "two-nodes"
+NODES = (FIRST, SECOND)
+PATH = "shared"
+TOLD = 120
+"""Seconds until a `NodeCache` has to tell of a load: it is written at most once a minute."""
+
+
+def run(world: World) -> None:
+    second = SecondNode(world.cluster, world.kube)
+    world.afterwards(second.remove)
+    second.add()
+    _driver_on_both(world)
+    scene = world.scene(NAME, endpoint=COUNTED)
+    model = scene.add_model(PATH)
+    scene.add(claim(NAME, PATH, NAME, PATH))
+    for node in NODES:
+        _downloads_once(world, scene, node, model)
+    _each_mounts_its_own(world, second)
+    for node in NODES:
+        _is_told(world, node, model)
+    _writes_its_own_only(world, second)
+    _leaves_nothing(world, second)
+
+
+def _driver_on_both(world: World) -> None:
+    status = world.kube.get(SYSTEM, "daemonset", "tonnage-node-default")["status"]
+    seen = (status["desiredNumberScheduled"], status["numberReady"])
+    world.equal("the DaemonSet wants a pod on each of two nodes, and both are ready", seen, (2, 2))
+
+
+def _names(node: str) -> list[str]:
+    return [f"{node}-{number}" for number in (1, 2)]
+
+
+def _downloads_once(world: World, scene: Scene, node: str, model: Model) -> None:
+    first, later = _names(node)
+    mark = world.store.mark()
+    scene.start(on_node(node, pod(NAME, first, claimed(PATH))))
+    traffic = world.store.since(mark)
+    world.check(f"{node}: the first pod of the claim costs one download", traffic.is_one_of(model.size), traffic)
+    mark = world.store.mark()
+    scene.start(on_node(node, pod(NAME, later, claimed(PATH))))
+    world.equal(f"{node}: the second pod downloads nothing", world.store.since(mark).content, 0)
+    world.equal(f"{node}: both read what the generator wrote", [scene.sums(name) for name in (first, later)], [model.sums] * 2)
+
+
+def _each_mounts_its_own(world: World, second: SecondNode) -> None:
+    for node, there in ((FIRST, world.cluster), (SECOND, second.here)):
+        uids = {world.kube.get(NAME, "pod", name)["metadata"]["uid"] for name in _names(node)}
+        mounted = {it.point.split("/pods/")[1].split("/")[0] for it in there.volume_mounts()}
+        world.equal(f"{node}: the volumes of its own pods are mounted, and no other's", mounted, uids)
+
+
+def _is_told(world: World, node: str, model: Model) -> None:
+    def told() -> dict | None:
+        status = (world.kube.find("", "nodecaches.tonnage.dev", node) or {}).get("status", {})
+        loads = [it for it in status.get("loads", []) if it.get("namespace") == NAME]
+        return status if {it.get("pod") for it in loads} == set(_names(node)) and _shown(status) else None
+
+    def seen() -> object:
+        return world.kube.attempt("get", "nodecaches.tonnage.dev", "--output=yaml").out
+
+    status = until(f"the NodeCache of {node} tells of the loads of its own pods", TOLD, told, seen)
+    world.check(f"the NodeCache of {node} tells of the loads of its own pods, and of no other's", True)
+    shown = _shown(status)
+    world.equal("it shows the model: bytes, files, volumes", (shown["bytes"], shown["files"], shown["volumes"]), (model.size, len(model.sizes), 2))
+    used, capacity = status["usedBytes"], status["capacityBytes"]
+    world.check(f"it says that {used} of {capacity} bytes are used", model.size <= used <= capacity)
+
+
+def _shown(status: dict) -> dict | None:
+    """The model among the contents that a node tells of. One of an earlier run has no volumes any more."""
+    return next((it for it in status.get("manifests", []) if (it.get("source"), it.get("path")) == (NAME, PATH) and it["volumes"]), None)
+
+
+def _writes_its_own_only(world: World, second: SecondNode) -> None:
+    pods = second.driver_pods()
+    for mine, other in (NODES, NODES[::-1]):
+        bearer = Bearer(world.cluster, world.kube, pods[mine])
+        done = bearer.patch(f"{_path(mine)}/status", _same(world, mine))
+        world.check(f"the token of the driver on {mine} may write the status of NodeCache {mine}", done.is_done, done)
+        for what, refused in (
+            ("status", bearer.patch(f"{_path(other)}/status", _same(world, other))),
+            ("metadata", bearer.patch(_path(other), {"metadata": {"labels": {"written-by": mine}}})),
+        ):
+            world.check(f"and not the {what} of NodeCache {other}: an admission policy refuses it", refused.is_denied_by_policy, refused)
+            print(f"      “{refused.message}”")
+
+
+def _path(node: str) -> str:
+    return f"/apis/{GROUP}/nodecaches/{node}"
+
+
+def _same(world: World, node: str) -> dict:
+    """A change of a node's status that says what it says already."""
+    status = world.kube.get("", "nodecaches.tonnage.dev", node)["status"]
+    return {"status": {"driverVersion": status["driverVersion"]}}
+
+
+def _leaves_nothing(world: World, second: SecondNode) -> None:
+    """Its pods are still there: they are drained."""
+    second.remove()
+    left = {it["metadata"]["name"] for it in world.kube.all(NAME, "pods")}
+    world.equal("a drained node's pods go, and those of the other node stay", left, set(_names(FIRST)))
+    until(f"no trace of {SECOND} is left", 90, lambda: not second.traces(), second.traces)
+    world.check("no object, pod, process, interface, loop device, cgroup or directory of the node is left", True)
+    world.driver.wait_until_ready()
+    world.check("the driver serves the other node as before", True)
