@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::Digest;
 use crate::disk;
-use crate::error::{IoContext, Kind, PathError};
+use crate::error::{IoContext, Kind, PathError, chain};
 use crate::manifest::{File, Manifest};
 use crate::store::{self, Store};
 
@@ -93,7 +93,9 @@ impl Views {
         if let Some(view) = self.find(digest, manifest)? {
             return Ok(view);
         }
-        self.retire_damaged(digest)?;
+        if let Err(error) = self.retire_damaged(digest) {
+            tracing::warn!(view = %digest, error = %chain(&error), "a damaged view is left");
+        }
         let staging = self.staging_path(digest);
         let built = self.build(&staging, manifest);
         if let Err(error) = built {

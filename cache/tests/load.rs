@@ -295,6 +295,26 @@ async fn a_damaged_view_that_a_pod_may_read_is_left_and_the_next_generation_is_b
 }
 
 #[tokio::test]
+async fn a_damaged_view_that_cannot_be_removed_is_left_and_the_next_generation_is_built() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let first = load(&cache, &reference(&source, "m")).await.unwrap();
+    let view = first.view.clone();
+    drop(first);
+    cache.store().sync_now().await;
+    drop(cache);
+    damage(&view);
+    let cache = open(root.path()).await;
+    std::fs::remove_dir(root.path().join("trash")).unwrap();
+    let second = load(&cache, &reference(&source, "m")).await.unwrap();
+    assert!(view.is_dir());
+    assert!(second.view.to_string_lossy().ends_with(".1"));
+    assert_eq!(read(&second, "config.json"), bytes(3, 900));
+}
+
+#[tokio::test]
 async fn a_damaged_view_that_nobody_holds_is_removed_with_what_only_it_links() {
     let root = tempfile::tempdir().unwrap();
     let source = Arc::new(MemorySource::new("mem://a"));
