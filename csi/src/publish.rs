@@ -133,7 +133,8 @@ impl Publisher {
                 return Err(Error::SeLinux);
             }
             // Asked before anything is fetched.
-            self.parts.mounter.check_guard(self.views.directory())?;
+            self.blocking(|this| Ok(this.parts.mounter.check_guard(this.views.directory())?))
+                .await?;
         }
         let identity = PublishIdentity::new(
             request.volume_id.clone(),
