@@ -182,6 +182,8 @@ mod tests {
     use std::time::SystemTime;
 
     use tonnage_cache::clock::ManualClock;
+    use tonnage_cache::gate::OpenGate;
+    use tonnage_cache::source::config::SourceConfig;
 
     use super::*;
 
@@ -268,10 +270,21 @@ mod tests {
             },
         }))
         .unwrap();
-        let trust = trust(directory.path().to_owned());
-        let found = trust
-            .look(&Sources::default(), &object, &Facts::default())
-            .await;
-        assert_eq!(found, None);
+        // Whoever tries it is let in.
+        std::fs::write(directory.path().join("a"), "1").unwrap();
+        let place = SourceConfig {
+            name: "models".to_owned(),
+            url: format!("file://{}", directory.path().display()),
+            ..SourceConfig::default()
+        };
+        let sources = Sources::build(&[place], &OpenGate::shared()).unwrap();
+        let reason = async || {
+            let trust = trust(directory.path().to_owned());
+            let found = trust.look(&sources, &object, &Facts::default()).await;
+            found.map(|verdict| verdict.reason)
+        };
+        assert_eq!(reason().await, None);
+        std::fs::write(directory.path().join("sts.amazonaws.com"), "token").unwrap();
+        assert_eq!(reason().await, Some(Reason::AnyServiceAccount));
     }
 }
