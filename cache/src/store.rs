@@ -76,7 +76,7 @@ pub use records::Records;
 pub use scrub::ScrubReport;
 pub use small::Stored;
 pub use space::Reservation;
-pub use usage::{Tally, Usage, ViewUsage};
+pub use usage::{Tally, Usage, ViewUsage, each_file};
 
 /// A store that this process owns.
 ///

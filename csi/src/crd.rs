@@ -80,18 +80,8 @@ pub use volume::{ClaimReference, Volume, VolumeSpec};
 /// The API group.
 pub const GROUP: &str = "tonnage.dev";
 
-/// Those that are installed, in that order.
+/// Those that are installed, in that order. Those of egress rules and quotas are not, before something holds them: a rule
+/// that is taken and not enforced is worse than none.
 pub fn all() -> Vec<CustomResourceDefinition> {
     vec![Source::crd(), Volume::crd(), NodeCache::crd()]
-}
-
-/// Those of egress rules and quotas. They are not installed before something holds them: a rule that is taken and not
-/// enforced is worse than none.
-pub fn governance() -> Vec<CustomResourceDefinition> {
-    vec![
-        EgressPolicy::crd(),
-        CacheQuota::crd(),
-        EgressBudget::crd(),
-        EgressLease::crd(),
-    ]
 }

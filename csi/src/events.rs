@@ -271,7 +271,6 @@ impl fmt::Display for Took {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::PodInfo;
     use http::{Request, Response};
     use kube::client::Body;
     use serde_json::Value;
@@ -286,21 +285,7 @@ mod tests {
         for (phase, millis) in phases {
             report.add_phase(*phase, Duration::from_millis(*millis));
         }
-        Load {
-            ended_millis: 1_700_000_000_000,
-            volume: "csi-1".to_owned(),
-            pod: Some(PodInfo {
-                name: "server-0".to_owned(),
-                namespace: "team".to_owned(),
-                uid: "3f2a".to_owned(),
-                service_account: "default".to_owned(),
-            }),
-            source: "models".to_owned(),
-            path: "llama-3.1-8b".to_owned(),
-            revision: Digest::of(b"r"),
-            digest: Digest::of(b"m"),
-            report,
-        }
+        Load::of_a_pod(1_700_000_000_000, report)
     }
 
     #[test]

@@ -48,6 +48,28 @@ impl Load {
     }
 }
 
+#[cfg(test)]
+impl Load {
+    /// The load of a pod, for tests.
+    pub(crate) fn of_a_pod(ended_millis: u64, report: Report) -> Self {
+        Self {
+            ended_millis,
+            volume: "csi-1".to_owned(),
+            pod: Some(PodInfo {
+                name: "server-0".to_owned(),
+                namespace: "team".to_owned(),
+                uid: "3f2a".to_owned(),
+                service_account: "default".to_owned(),
+            }),
+            source: "models".to_owned(),
+            path: "llama-3.1-8b".to_owned(),
+            revision: Digest::of(b"r"),
+            digest: Digest::of(b"m"),
+            report,
+        }
+    }
+}
+
 /// Learns of what happened. Called from blocking threads; must not block for long.
 pub trait Observer: fmt::Debug + Send + Sync {
     /// A volume was published that was not before.

@@ -13,10 +13,11 @@ use tonnage_cache::clock::Clock;
 use tonnage_cache::digest::Digest;
 use tonnage_cache::source::select::Selection;
 
-use crate::access::consumers::{covers, may_namespace, needs_labels};
+use crate::access::consumers::{may_namespace, needs_labels};
 use crate::access::namespaces::Namespaces;
 use crate::claims::{self, Claims};
 use crate::crd::{AuthMode, Consumer, RevisionPolicy, SourceSpec};
+use crate::egress::select::covers;
 use crate::sources::Sources;
 use crate::volume::{Attributes, VolumeId};
 use crate::volumes::{Claim, Volume, VolumeRecords};

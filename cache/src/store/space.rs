@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
 use super::evict::{Freed, Goal};
-use super::{Shared, Store};
+use super::{Config, Shared, Store};
 use crate::disk::Space;
 use crate::error::IoContext;
 
@@ -256,6 +256,17 @@ impl Shared {
         let freed = self.reclaim(Goal::bytes(wanted.max(SOME)))?;
         self.accounts.free(freed.bytes);
         Ok(())
+    }
+}
+
+impl Config {
+    /// Most bytes that the store can come to occupy: its limit, or what eviction leaves it of the file system.
+    pub fn capacity(&self, space: &Space) -> u64 {
+        let room = space
+            .total
+            .saturating_sub(self.floor_bytes)
+            .min(share(space.total, self.high_watermark));
+        self.max_bytes.map_or(room, |limit| limit.min(room))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the store occupies, found by walking it: for `ls`, `du` and the limit. Needs no lock, so a reader beside
 //! the owner sees names come and go and takes what it finds.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::Store;
@@ -72,11 +73,12 @@ impl Usage {
         let mut usage = Self::default();
         for (top, unlinked) in [("objects", true), ("unverified", false)] {
             let mut all = Tally::default();
-            walk(disk, &layout.top(top), &mut |stat| {
+            each_file(disk, &layout.top(top), &mut |stat| {
                 all.add(stat);
                 if unlinked && stat.links == 1 {
                     usage.unlinked.add(stat);
                 }
+                ControlFlow::Continue(())
             })?;
             if unlinked {
                 usage.objects = all;
@@ -128,7 +130,10 @@ pub(super) fn occupied(disk: &dyn Disk, layout: &Layout) -> Result<u64, Error> {
 fn tally(disk: &dyn Disk, layout: &Layout, tops: &[&str]) -> Result<Tally, Error> {
     let mut tally = Tally::default();
     for top in tops {
-        walk(disk, &layout.top(top), &mut |stat| tally.add(stat))?;
+        each_file(disk, &layout.top(top), &mut |stat| {
+            tally.add(stat);
+            ControlFlow::Continue(())
+        })?;
     }
     Ok(tally)
 }
@@ -160,8 +165,12 @@ fn views(disk: &dyn Disk, layout: &Layout) -> Result<Vec<ViewUsage>, Error> {
     Ok(views)
 }
 
-/// Shows every file below a directory; what vanishes meanwhile is skipped.
-fn walk(disk: &dyn Disk, top: &Path, seen: &mut dyn FnMut(&Stat)) -> Result<(), Error> {
+/// Shows every file below a directory until it is told to stop; what vanishes meanwhile is skipped. Blocking.
+pub fn each_file(
+    disk: &dyn Disk,
+    top: &Path,
+    seen: &mut dyn FnMut(&Stat) -> ControlFlow<()>,
+) -> Result<(), Error> {
     let mut left: Vec<PathBuf> = vec![top.to_path_buf()];
     while let Some(directory) = left.pop() {
         let names = absent_is_none(disk.list(&directory)).at("list", &directory)?;
@@ -169,8 +178,10 @@ fn walk(disk: &dyn Disk, top: &Path, seen: &mut dyn FnMut(&Stat)) -> Result<(), 
             let path = directory.join(&entry.name);
             if entry.kind == FileKind::Directory {
                 left.push(path);
-            } else if let Some(stat) = find(disk, &path).at("read", &path)? {
-                seen(&stat);
+            } else if let Some(stat) = find(disk, &path).at("read", &path)?
+                && seen(&stat).is_break()
+            {
+                return Ok(());
             }
         }
     }

@@ -104,6 +104,21 @@ fn ok(body: &str) -> Answer {
     answer("200 OK", body)
 }
 
+/// The one request among these, which is a form for `target`.
+fn form<'a>(service: &'a [Head], target: &str) -> &'a Head {
+    assert_eq!(service.len(), 1, "{service:?}");
+    let asked = &service[0];
+    assert_eq!(
+        (asked.method.as_str(), asked.target.as_str()),
+        ("POST", target)
+    );
+    assert_eq!(
+        asked.fields["content-type"],
+        "application/x-www-form-urlencoded"
+    );
+    asked
+}
+
 /// Requests that the store answered, and those to whoever gives keys.
 fn parted(server: &Responder) -> (Vec<Head>, Vec<Head>) {
     let is_store =

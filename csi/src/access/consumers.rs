@@ -9,7 +9,8 @@ use std::fmt;
 
 use tonnage_cache::path::Escaped;
 
-use crate::crd::{Consumer, NamespaceSelector, Source, SourceSpec};
+use crate::crd::{Consumer, Source, SourceSpec};
+use crate::egress::select::{covers, selects};
 
 /// Most paths that are named to a reader.
 const NAMED: usize = 8;
@@ -72,26 +73,6 @@ pub fn needs_labels(spec: &SourceSpec) -> bool {
     spec.consumers.iter().any(asks)
 }
 
-/// Whether a path is another one, or below it: `llama` covers `llama/8b` and not `llama-2`. The empty path covers all.
-pub fn covers(upper: &str, path: &str) -> bool {
-    let upper = upper.trim_end_matches('/');
-    let is_end = |rest: &str| upper.is_empty() || rest.is_empty() || rest.starts_with('/');
-    path.strip_prefix(upper).is_some_and(is_end)
-}
-
-fn selects(
-    selector: &NamespaceSelector,
-    namespace: &str,
-    labels: &BTreeMap<String, String>,
-) -> bool {
-    let NamespaceSelector {
-        names,
-        match_labels,
-    } = selector;
-    let has = |(key, value): (&String, &String)| labels.get(key) == Some(value);
-    (names.is_empty() || names.iter().any(|name| name == namespace)) && match_labels.iter().all(has)
-}
-
 fn has_account(consumer: &Consumer, account: &str) -> bool {
     let accounts = &consumer.service_accounts;
     accounts.is_empty() || accounts.iter().any(|name| name == account)
@@ -141,6 +122,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::crd::NamespaceSelector;
 
     fn source(consumers: &Value) -> Source {
         serde_json::from_value(json!({
@@ -220,23 +202,6 @@ mod tests {
             ),
         ] {
             assert_eq!(asked(&consumers, path).unwrap_err(), sentence);
-        }
-    }
-
-    #[test]
-    fn a_path_covers_whole_components() {
-        for (upper, path, is) in [
-            ("llama", "llama", true),
-            ("llama", "llama/8b", true),
-            ("llama/", "llama/8b", true),
-            ("llama", "llama-2", false),
-            ("llama/8b", "llama", false),
-            ("llama", "", false),
-            ("", "llama", true),
-            ("/", "", true),
-            ("/llama", "llama", false),
-        ] {
-            assert_eq!(covers(upper, path), is, "{upper:?} {path:?}");
         }
     }
 

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonnage_cache::clock::{Clock, unix_millis};
 use tonnage_cache::digest::Digest;
-use tonnage_cache::disk::Space;
 use tonnage_cache::error::IoContext as _;
-use tonnage_cache::store::{self, Config, Damage, Store};
+use tonnage_cache::store::{self, Damage, Store};
 
 use super::count::{self, Counted};
 use super::notes::{Notes, Origin};
@@ -116,7 +115,7 @@ impl Collector {
             .at("read the free space of", root)?;
         let config = self.store.config();
         Ok(Facts {
-            capacity: capacity(config, &space),
+            capacity: config.capacity(&space),
             free: space.free,
             reserved: config.floor_bytes,
             views: views.len(),
@@ -218,34 +217,15 @@ impl Collector {
     }
 }
 
-/// Most bytes that a cache can occupy: its limit, or what eviction leaves it of the file system.
-fn capacity(config: &Config, space: &Space) -> u64 {
-    let room = space
-        .total
-        .saturating_sub(config.floor_bytes)
-        .min(share(space.total, config.high_watermark));
-    config.max_bytes.map_or(room, |limit| limit.min(room))
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a watermark is a rough share; the conversion saturates"
-)]
-fn share(total: u64, part: f64) -> u64 {
-    (total as f64 * part.clamp(0.0, 1.0)) as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
     use tonnage_cache::clock::ManualClock;
-    use tonnage_cache::disk::OsDisk;
+    use tonnage_cache::disk::{OsDisk, Space};
     use tonnage_cache::manifest::{File, Manifest};
     use tonnage_cache::path::RelPath;
-    use tonnage_cache::store::{Env, Holder};
+    use tonnage_cache::store::{Config, Env, Holder};
 
     struct Site {
         collector: Collector,
@@ -354,10 +334,10 @@ mod tests {
             floor_bytes,
             ..Config::new("/c")
         };
-        assert_eq!(capacity(&config(None, 0), &space), 900_000);
-        assert_eq!(capacity(&config(None, 300_000), &space), 700_000);
-        assert_eq!(capacity(&config(Some(5_000), 0), &space), 5_000);
-        assert_eq!(capacity(&config(Some(5_000_000), 0), &space), 900_000);
-        assert_eq!(capacity(&config(None, 2_000_000), &space), 0);
+        assert_eq!(config(None, 0).capacity(&space), 900_000);
+        assert_eq!(config(None, 300_000).capacity(&space), 700_000);
+        assert_eq!(config(Some(5_000), 0).capacity(&space), 5_000);
+        assert_eq!(config(Some(5_000_000), 0).capacity(&space), 900_000);
+        assert_eq!(config(None, 2_000_000).capacity(&space), 0);
     }
 }

@@ -4,23 +4,22 @@
 //! A walk of 10⁶ files takes seconds, so that it is made when names have come or gone, and then so seldom that it takes a
 //! two-hundredth of the time; once an hour in any case, because eviction of loose objects changes no name that is looked at.
 
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tonnage_cache::digest::Digest;
-use tonnage_cache::disk::{Disk, FileKind, Stat, absent_is_none, find};
-use tonnage_cache::error::{IoContext as _, PathError};
-use tonnage_cache::store::Layout;
+use tonnage_cache::disk::{Disk, Stat};
+use tonnage_cache::store::{Error, Layout, each_file};
 
 /// Of so much time, one part may go into walks.
 const SHARE: u32 = 200;
 /// Longest time between two walks.
 const SELDOMEST: Duration = Duration::from_hours(1);
 /// Directories of content, whose files views link.
-const CONTENT: [&str; 2] = ["objects", "fresh"];
+const CONTENT: &[&str] = &["objects", "fresh"];
 /// What else occupies disk.
-const BESIDE: [&str; 6] = [
+const BESIDE: &[&str] = &[
     "unverified",
     "partial",
     "quarantine",
@@ -71,58 +70,33 @@ pub(super) fn walk(
     disk: &dyn Disk,
     layout: &Layout,
     stop: &CancellationToken,
-) -> Result<Option<Count>, PathError> {
+) -> Result<Option<Count>, Error> {
     let mut count = Count::default();
-    let mut is_whole = true;
-    for top in CONTENT {
-        is_whole &= each(disk, layout.top(top), stop, &mut |stat| {
-            count.objects = count.objects.saturating_add(1);
-            count.used = count.used.saturating_add(stat.occupied);
-            // One name is the store's own and one is the first view's; each further one is a file that a view does without.
-            let shared = u64::from(stat.links.saturating_sub(2));
-            count.saved = count
-                .saved
-                .saturating_add(stat.occupied.saturating_mul(shared));
-        })?;
-    }
-    for top in BESIDE {
-        is_whole &= each(disk, layout.top(top), stop, &mut |stat| {
-            count.used = count.used.saturating_add(stat.occupied);
-        })?;
-    }
-    Ok(is_whole.then_some(count))
-}
-
-/// Shows every file below a directory; false if `stop` came first.
-fn each(
-    disk: &dyn Disk,
-    top: PathBuf,
-    stop: &CancellationToken,
-    seen: &mut dyn FnMut(&Stat),
-) -> Result<bool, PathError> {
-    let mut left = vec![top];
-    while let Some(directory) = left.pop() {
-        if stop.is_cancelled() {
-            return Ok(false);
-        }
-        for (path, kind) in names(disk, &directory)? {
-            if kind == FileKind::Directory {
-                left.push(path);
-            } else if let Some(stat) = find(disk, &path).at("read", &path)? {
-                seen(&stat);
-            }
+    for (tops, are_content) in [(CONTENT, true), (BESIDE, false)] {
+        for top in tops {
+            each_file(disk, &layout.top(top), &mut |stat| {
+                if stop.is_cancelled() {
+                    return ControlFlow::Break(());
+                }
+                count.used = count.used.saturating_add(stat.occupied);
+                if are_content {
+                    count.add_content(stat);
+                }
+                ControlFlow::Continue(())
+            })?;
         }
     }
-    Ok(true)
+    Ok((!stop.is_cancelled()).then_some(count))
 }
 
-/// What is in a directory; nothing if it is gone.
-fn names(disk: &dyn Disk, directory: &Path) -> Result<Vec<(PathBuf, FileKind)>, PathError> {
-    let names = absent_is_none(disk.list(directory)).at("list", directory)?;
-    let names = names.unwrap_or_default().into_iter();
-    Ok(names
-        .map(|entry| (directory.join(entry.name), entry.kind))
-        .collect())
+impl Count {
+    /// One name is the store's own and one is the first view's; each further one is a file that a view does without.
+    fn add_content(&mut self, stat: &Stat) {
+        self.objects = self.objects.saturating_add(1);
+        let shared = u64::from(stat.links.saturating_sub(2));
+        let saved = stat.occupied.saturating_mul(shared);
+        self.saved = self.saved.saturating_add(saved);
+    }
 }
 
 #[cfg(test)]

@@ -185,7 +185,6 @@ mod tests {
     use super::super::count::{Count, Counted};
     use super::super::notes::Origin;
     use super::*;
-    use crate::volume::PodInfo;
     use serde_json::json;
     use tonnage_cache::digest::Digest;
     use tonnage_cache::report::Phase;
@@ -236,21 +235,7 @@ mod tests {
         report.origins.source = 14 << 30;
         report.origins.dedup = 1 << 30;
         report.add_phase(Phase::Transfer, Duration::from_millis(12_345));
-        Load {
-            ended_millis: 90_500,
-            volume: "csi-1".to_owned(),
-            pod: Some(PodInfo {
-                name: "server-0".to_owned(),
-                namespace: "team".to_owned(),
-                uid: "3f2a".to_owned(),
-                service_account: "default".to_owned(),
-            }),
-            source: "models".to_owned(),
-            path: "llama-3.1-8b".to_owned(),
-            revision: Digest::of(b"r"),
-            digest: Digest::of(b"m"),
-            report,
-        }
+        Load::of_a_pod(90_500, report)
     }
 
     fn seen<'a>(facts: Option<&'a Facts>, loads: &'a [Load], second: i64) -> Seen<'a> {

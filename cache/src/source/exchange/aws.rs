@@ -119,11 +119,7 @@ impl Client {
         let code = outcome::find_code(&answer.body);
         let code = code.as_deref();
         let role = format!("role {}", Escaped(&self.role.role_arn));
-        let advise = |kind: Kind, advice: &str| {
-            let code = code.unwrap_or_default();
-            self.endpoint
-                .failure(kind, format!("it refuses {role} ({code}): {advice}"))
-        };
+        let advise = |kind, advice| self.endpoint.advice(kind, &role, code, advice);
         match code {
             Some("AccessDenied" | "IDPRejectedClaim") => advise(
                 Kind::Denied,

@@ -103,11 +103,8 @@ impl Client {
             (Some(named), None) => Some(named.to_owned()),
             (None, _) => None,
         };
-        let advise = |kind: Kind, advice: &str| {
-            let code = code.as_deref().unwrap_or_default();
-            self.authority
-                .failure(kind, format!("it refuses {identity} ({code}): {advice}"))
-        };
+        let code = code.as_deref();
+        let advise = |kind, advice| self.authority.advice(kind, &identity, code, advice);
         match named {
             Some("invalid_client" | "invalid_grant") => advise(
                 Kind::Unauthenticated,
@@ -122,9 +119,7 @@ impl Client {
             Some("invalid_request" | "invalid_scope") => {
                 advise(Kind::Invalid, "correct azure.clientId and azure.tenantId")
             }
-            Some(_) | None => self
-                .authority
-                .refusal(answer.status, code.as_deref(), &identity),
+            Some(_) | None => self.authority.refusal(answer.status, code, &identity),
         }
     }
 }

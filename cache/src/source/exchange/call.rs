@@ -65,6 +65,18 @@ impl Endpoint {
         self.failure(Kind::Transient, format!("its answer is wrong: {what}"))
     }
 
+    /// A refusal whose code says what to do about it.
+    pub(super) fn advice(
+        &self,
+        kind: Kind,
+        subject: &str,
+        code: Option<&str>,
+        advice: &str,
+    ) -> Failure {
+        let code = code.unwrap_or_default();
+        self.failure(kind, format!("it refuses {subject} ({code}): {advice}"))
+    }
+
     fn request(
         &self,
         method: Method,

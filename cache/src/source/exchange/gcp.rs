@@ -176,11 +176,7 @@ impl Client {
         let refused: Option<Refused> = answer.json();
         let code = refused.as_ref().and_then(|one| outcome::code(&one.error));
         let pool = format!("pool {}", Escaped(&self.pool.audience));
-        let advise = |kind: Kind, advice: &str| {
-            let code = code.unwrap_or_default();
-            self.tokens
-                .failure(kind, format!("it refuses {pool} ({code}): {advice}"))
-        };
+        let advise = |kind, advice| self.tokens.advice(kind, &pool, code, advice);
         match code {
             Some("invalid_grant") => advise(
                 Kind::Unauthenticated,

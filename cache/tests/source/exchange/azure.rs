@@ -26,17 +26,7 @@ async fn an_assertion_goes_out_with_every_documented_field_and_a_token_to_the_st
     let world = World::new(&server, "az://account/container", identity(&server));
     assert_eq!(world.list().await.unwrap().entries[0].key, "a");
     let (store, service) = parted(&server);
-    let [asked] = service.as_slice() else {
-        panic!("{service:?}");
-    };
-    assert_eq!(
-        (asked.method.as_str(), asked.target.as_str()),
-        ("POST", "/tenant-1/oauth2/v2.0/token")
-    );
-    assert_eq!(
-        asked.fields["content-type"],
-        "application/x-www-form-urlencoded"
-    );
+    let asked = form(&service, "/tenant-1/oauth2/v2.0/token");
     assert_eq!(
         asked.body,
         "grant_type=client_credentials&client_id=client-1&scope=https%3A%2F%2Fstorage.azure.com%2F.default\

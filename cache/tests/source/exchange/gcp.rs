@@ -61,14 +61,7 @@ async fn a_token_is_exchanged_with_every_documented_field_and_borne_to_the_store
     let world = World::new(&server, "gs://bucket", pool(&server, None));
     world.list().await.unwrap();
     let (store, service) = parted(&server);
-    let [asked] = service.as_slice() else {
-        panic!("{service:?}");
-    };
-    assert_eq!(asked.target, "/v1/token");
-    assert_eq!(
-        asked.fields["content-type"],
-        "application/x-www-form-urlencoded"
-    );
+    let asked = form(&service, "/v1/token");
     assert!(!asked.fields.contains_key("authorization"));
     assert_eq!(
         fields(&asked.body),
