@@ -24,7 +24,7 @@ def main() -> int:
         return 0
     contest.DATA = args.root / "data"
     contest.DATA.mkdir(parents=True, exist_ok=True)
-    bench = Bench(args.root, args.reps or (2 if args.quick else 9), args.quick, _say, args.strongest)
+    bench = Bench(args.root, args.reps or (2 if args.quick else 9), args.quick, _say, args.strongest, args.lane)
     about = {**machine.description(), "versions": peers.versions(), "reps": bench.reps, "quick": args.quick, "started": time.strftime("%Y-%m-%d")}
     _say(f"{about['cpu']} ({about['vectors']}), {about['memory_bytes'] >> 30} GiB, Linux {about['kernel']}")
     _say(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
@@ -64,6 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--reps", type=int, help="turns of every contender [default: 9, with --quick 2]")
     parser.add_argument("--quick", action="store_true", help="small sizes, few turns; no suite begins after nine minutes")
     parser.add_argument("--strongest", action="store_true", help="only the strongest peers")
+    parser.add_argument("--lane", choices=["hot", "idle"], help="only this state of memory, where a suite has several")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, raw values, limits and verdicts here")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the times here (.svg; a .png is put beside it)")
     parser.add_argument("--list", action="store_true", help="list the suites and their questions")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 CLASSES = [
     ("hash", ("blake3",)),
+    ("decrypt", ("ring_core", "ring::", "aes_gcm", "ghash")),
     ("page allocation", ("clear_page", "alloc_pages", "__folio_alloc", "folio_alloc", "do_anonymous_page", "do_huge_pmd", "asm_exc_page_fault")),
     ("copy to the page cache", ("copy_folio_from_iter", "generic_perform_write", "iomap_file_buffered_write", "ext4_da_write", "buffered_write")),
     ("copy from the socket", ("_copy_to_iter", "skb_copy_datagram_iter", "__skb_datagram_iter", "__check_object_size")),
@@ -21,6 +22,7 @@ CLASSES = [
     ("names and inodes", ("sys_mkdir", "sys_rename", "sys_link", "sys_openat", "sys_unlink", "fchmod", "utimens", "statx", "vfs_", "do_filp_open")),
     ("wake-ups and switches", ("futex", "schedule", "epoll", "try_to_wake_up")),
     ("copy in the program", ("memmove", "memcpy")),
+    ("TLS but for that", ("rustls",)),
     ("the program itself", ("tonnage", "tokio", "hyper", "alloc::", "core::", "std::", "_int_", "cfree", "=malloc", "=realloc", "=calloc", "=free")),
 ]
 """A part of a symbol, or the whole of it after `=`: the kernel's own `kmalloc` and `kfree` belong to what they were called for."""

@@ -90,11 +90,18 @@ class Bench:
     say: Callable[[str], None]
     strongest: bool = False
     """Only the strongest peers; a quick run has no others."""
+    lane: str | None = None
+    """The one lane that is asked for, where a suite has several."""
 
     @property
     def few(self) -> bool:
         """Whether only the strongest peers take part."""
         return self.quick or self.strongest
+
+    @property
+    def lanes(self) -> list[str]:
+        """Memory as it is to be made: both ways, and hot only in a quick run."""
+        return [self.lane] if self.lane else ["hot"] if self.quick else ["hot", "idle"]
 
     @property
     def data(self) -> Path:

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::error::Kind;
 use crate::fetch::{self, Fetcher, PageCache};
-use crate::gate::Gate;
+use crate::gate::{Gate, Refusal};
 use crate::manifest::{self, Manifest};
 use crate::path::RelPath;
 use crate::report::{Phase, Progress, Report};
@@ -30,11 +30,13 @@ mod complete;
 mod gather;
 mod layouts;
 mod resolve;
+mod size_check;
 mod stage;
 
 use claims::Claims;
 use layouts::Layouts;
 use resolve::Revisions;
+pub use size_check::SizeCheck;
 
 /// What the cache needs to know at start.
 #[derive(Debug, Clone)]
@@ -90,6 +92,25 @@ impl Reference {
             digest: None,
         }
     }
+
+    /// The path from the root of the bucket, container or server: the source's base is a part of it. Equal paths of sources with
+    /// different bases are different places, whatever the sources share.
+    pub fn root(&self) -> String {
+        match (self.source.base(), self.path.as_str()) {
+            ("", path) => path.to_owned(),
+            (base, "") => base.to_owned(),
+            (base, path) => format!("{base}/{path}"),
+        }
+    }
+
+    /// The reference as a load reads it, if that makes a difference to its source.
+    fn on_behalf_of(&self, load: &str) -> Option<Self> {
+        let source = self.source.on_behalf_of(load)?;
+        Some(Self {
+            source,
+            ..self.clone()
+        })
+    }
 }
 
 /// One observed listing of a reference, filtered.
@@ -110,6 +131,8 @@ pub struct LoadOptions {
     pub page_cache: PageCache,
     /// Who pays for the bytes.
     pub payer: String,
+    /// By what name the gate knows this load; empty where nobody governs.
+    pub load: String,
     /// Who holds the resulting lease.
     pub holder: Holder,
     /// Live figures.
@@ -118,6 +141,8 @@ pub struct LoadOptions {
     pub cancel: CancellationToken,
     /// Refuse a revision of more bytes.
     pub limit_bytes: Option<u64>,
+    /// Asked when the size is known.
+    pub size_check: Option<SizeCheck>,
 }
 
 impl LoadOptions {
@@ -126,10 +151,12 @@ impl LoadOptions {
         Self {
             page_cache: PageCache::Auto,
             payer: String::new(),
+            load: String::new(),
             holder,
             progress: Arc::default(),
             cancel: CancellationToken::new(),
             limit_bytes: None,
+            size_check: None,
         }
     }
 }
@@ -209,6 +236,9 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// So much may not be shown.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// Stopped by the caller.
     #[error("stopped")]
     Cancelled,
@@ -226,6 +256,7 @@ impl Error {
             Self::Store(error) => error.kind(),
             Self::View(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
+            Self::Refused(refusal) => refusal.kind(),
             Self::NothingSelected { .. } => Kind::NotFound,
             Self::OtherRevision { .. } | Self::TooLarge { .. } => Kind::Conflict,
             Self::OtherContent { .. } => Kind::Corrupt,
@@ -317,6 +348,8 @@ impl Cache {
         reference: &Reference,
         options: &LoadOptions,
     ) -> Result<Loaded, Error> {
+        let own = reference.on_behalf_of(&options.load);
+        let reference = own.as_ref().unwrap_or(reference);
         for _ in 0..ATTEMPTS {
             match self.attempt(reference, options).await {
                 Err(error) if error.is_change() => {

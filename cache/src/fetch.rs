@@ -56,6 +56,8 @@ pub struct Job {
     pub source: Arc<dyn Source>,
     /// Who pays: a namespace, or empty on the command line.
     pub payer: String,
+    /// By what name the gate knows the load; empty where nobody governs.
+    pub load: String,
     /// The objects, each path once.
     pub entries: Arc<Vec<Entry>>,
     /// Digests that the entries of these paths must have.
@@ -221,6 +223,7 @@ impl Fetcher {
             pace: self.pace.clone(),
             source: job.source,
             payer: job.payer,
+            load: job.load,
             entries: job.entries,
             expected: job.expected,
             progress: job.progress,

@@ -37,6 +37,17 @@ pub struct Connection {
     pub port: u16,
 }
 
+/// A redirect that is about to be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redirection<'a> {
+    /// Name of the source that was asked.
+    pub source: &'a str,
+    /// The host that it sends to, as the URL writes it.
+    pub host: &'a str,
+    /// Which load asked: what one may reach is not open to another. Empty where nobody governs.
+    pub load: &'a str,
+}
+
 /// Bytes that are about to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
@@ -44,6 +55,8 @@ pub struct Demand {
     pub source: String,
     /// Who pays: a namespace, or empty on the command line.
     pub payer: String,
+    /// Which load asks, by which the gate knows on whose behalf; empty where nobody governs.
+    pub load: String,
     /// Object key.
     pub key: String,
     /// How many bytes.
@@ -85,8 +98,8 @@ pub trait Gate: fmt::Debug + Send + Sync {
     /// May this address be connected to?
     fn connect(&self, connection: &Connection) -> Result<(), Refusal>;
 
-    /// May a request to `source` be redirected to `host`?
-    fn redirect(&self, source: &str, host: &str) -> Result<(), Refusal>;
+    /// May this redirect be followed?
+    fn redirect(&self, redirection: &Redirection<'_>) -> Result<(), Refusal>;
 
     /// May these bytes be asked for? Waits while rate limits say so.
     fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Result<Box<dyn Permit>, Refusal>>;
@@ -115,7 +128,7 @@ impl Gate for OpenGate {
         Ok(())
     }
 
-    fn redirect(&self, _source: &str, _host: &str) -> Result<(), Refusal> {
+    fn redirect(&self, _redirection: &Redirection<'_>) -> Result<(), Refusal> {
         Ok(())
     }
 

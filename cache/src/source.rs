@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -14,6 +15,7 @@ use crate::path::{self, RelPath};
 pub mod config;
 pub mod credentials;
 pub mod exchange;
+pub mod location;
 pub mod select;
 
 mod answer;
@@ -154,6 +156,22 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// What makes equal keys of this source the same object: scheme, endpoint, bucket or container. Never
     /// contains credentials. Revision records and partial files are keyed by it.
     fn uid(&self) -> &str;
+
+    /// What every key begins with: the path in the source's URL, without slashes at its ends. Sources of one uid with different
+    /// bases share objects, and no path.
+    #[expect(
+        clippy::unnecessary_literal_bound,
+        reason = "a source that has a base lends it"
+    )]
+    fn base(&self) -> &str {
+        ""
+    }
+
+    /// The same source, with the same connections, that asks the gate on behalf of a load; `None` if it asks nothing that
+    /// differs from load to load.
+    fn on_behalf_of(&self, _load: &str) -> Option<Arc<dyn Source>> {
+        None
+    }
 
     /// Lists every file below `prefix` (a relative path of the source, or `""` for all of it; a `prefix` that
     /// is itself an object lists that one file). Entries' paths are relative to `prefix`.

@@ -88,7 +88,8 @@ impl Views {
     }
 
     /// The view of the manifest, built now if no whole one exists. All objects must be in the store and
-    /// held by a lease. Idempotent; blocking.
+    /// held by a lease, which the calling thread has until this returns, and the manifest's turn with it: a damaged view that
+    /// nobody else holds is removed here. Idempotent; blocking.
     pub fn ensure(&self, digest: &Digest, manifest: &Manifest) -> Result<PathBuf, Error> {
         if let Some(view) = self.find(digest, manifest)? {
             return Ok(view);

@@ -11,10 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use memory_source::MemorySource;
-use tonnage_cache::cache::{Cache, Config, Error, LoadOptions, Loaded, Reference};
+use tonnage_cache::cache::{Cache, Config, Error, LoadOptions, Loaded, Reference, SizeCheck};
 use tonnage_cache::digest::Digest;
 use tonnage_cache::error::Kind;
-use tonnage_cache::gate::OpenGate;
+use tonnage_cache::gate::{OpenGate, Refusal};
 use tonnage_cache::source::Source;
 use tonnage_cache::source::select::Selection;
 use tonnage_cache::store::{Env, Holder};
@@ -88,6 +88,30 @@ async fn a_load_shows_every_byte_and_a_second_one_fetches_nothing() {
     assert_eq!(second.view, first.view);
     assert_eq!(second.report.origins.cached, MODEL_BYTES);
     assert_eq!(source.served_total(), MODEL_BYTES);
+}
+
+#[tokio::test]
+async fn sources_of_one_bucket_with_different_bases_share_no_path() {
+    let root = tempfile::tempdir().unwrap();
+    let public = Arc::new(MemorySource::based("mem://a", "public"));
+    let secret = Arc::new(MemorySource::based("mem://a", "secret"));
+    public.put("public/m/x", bytes(1, 900));
+    secret.put("secret/m/x", bytes(2, 900));
+    let mut config = Config::new(root.path());
+    // Listings are shared as long as possible.
+    config.revision_ttl = std::time::Duration::from_hours(1);
+    let cache = Cache::open(config, Env::real(), OpenGate::shared())
+        .await
+        .unwrap();
+    let own = load(&cache, &reference(&secret, "m")).await.unwrap();
+    assert_eq!(read(&own, "x"), bytes(2, 900));
+    let other = load(&cache, &reference(&public, "m")).await.unwrap();
+    assert_eq!(read(&other, "x"), bytes(1, 900));
+    // Who knows the revision of the one has nothing of it through the other.
+    let mut pinned = reference(&public, "m");
+    pinned.revision = Some(own.fingerprint);
+    let error = load(&cache, &pinned).await.unwrap_err();
+    assert!(matches!(error, Error::OtherRevision { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -247,6 +271,39 @@ async fn a_revision_above_the_limit_is_refused_before_any_byte() {
         "{error}"
     );
     assert_eq!(source.served_total(), 0);
+}
+
+#[tokio::test]
+async fn a_size_is_asked_about_before_any_byte_and_again_when_all_is_here() {
+    let root = tempfile::tempdir().unwrap();
+    let source = Arc::new(MemorySource::new("mem://a"));
+    model(&source, "m", 1);
+    let cache = open(root.path()).await;
+    let reference = reference(&source, "m");
+    let at_most = |most: u64| {
+        let check = move |bytes: u64| {
+            if bytes > most {
+                return Err(Refusal::Exhausted(format!("{bytes} are too many")));
+            }
+            Ok(())
+        };
+        LoadOptions {
+            size_check: Some(SizeCheck::new(check)),
+            ..options("test")
+        }
+    };
+    let little = at_most(MODEL_BYTES - 1);
+    let error = cache.load(&reference, &little).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted);
+    assert_eq!(error.to_string(), format!("{MODEL_BYTES} are too many"));
+    assert_eq!(source.served_total(), 0);
+    let loaded = cache.load(&reference, &at_most(MODEL_BYTES)).await.unwrap();
+    assert_eq!(loaded.report.origins.source, MODEL_BYTES);
+    // A pinned revision that is here is found without a listing, and is not exempt.
+    let mut pinned = reference;
+    pinned.revision = Some(loaded.fingerprint);
+    let error = cache.load(&pinned, &little).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted);
 }
 
 #[tokio::test]

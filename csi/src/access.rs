@@ -15,8 +15,9 @@ use futures::future::BoxFuture;
 use tonnage_cache::clock::Clock;
 
 use crate::crd::{self, RevisionPolicy};
+use crate::govern::rules::Rulebook;
 use crate::identity::Principal;
-use crate::policy::{Authorizer, Question, Refusal};
+use crate::policy::{Authorized, Authorizer, Question, Refusal};
 use crate::sources::{self, Sources};
 use crate::volume::Attributes;
 
@@ -46,6 +47,7 @@ pub struct KubernetesAuthorizer {
     /// Name of this node.
     node: String,
     clock: Arc<dyn Clock>,
+    rulebook: Option<Rulebook>,
 }
 
 impl KubernetesAuthorizer {
@@ -62,10 +64,18 @@ impl KubernetesAuthorizer {
             sources,
             node,
             clock,
+            rulebook: None,
         }
     }
 
-    async fn find_out(&self, question: &Question<'_>) -> Result<Principal, Refusal> {
+    /// With rules that may select namespaces by their labels, which principals then carry.
+    #[must_use]
+    pub fn governed_by(mut self, rulebook: Rulebook) -> Self {
+        self.rulebook = Some(rulebook);
+        self
+    }
+
+    async fn find_out(&self, question: &Question<'_>) -> Result<Authorized, Refusal> {
         let Question {
             credentials,
             attributes,
@@ -86,10 +96,24 @@ impl KubernetesAuthorizer {
         reviewed.check_binding(pod_uid, &self.node)?;
         self.check_consumer(&source, &reviewed, &attributes.path)
             .await?;
-        Ok(Principal {
+        let principal = Principal {
             name: reviewed.username(),
+            labels: self.labels(&reviewed.namespace).await?,
             namespace: reviewed.namespace,
+            service_account: reviewed.service_account,
+        };
+        Ok(Authorized {
+            principal,
+            object: Some(source),
         })
+    }
+
+    /// Labels of a namespace, where a rule of governance may ask for them.
+    async fn labels(&self, namespace: &str) -> Result<Arc<BTreeMap<String, String>>, Refusal> {
+        match &self.rulebook {
+            Some(rulebook) if rulebook.needs_labels() => self.namespaces.labels(namespace).await,
+            Some(_) | None => Ok(Arc::default()),
+        }
     }
 
     /// Labels of the namespace are asked for only where they can change the answer.
@@ -121,7 +145,7 @@ impl Authorizer for KubernetesAuthorizer {
     fn authorize<'a>(
         &'a self,
         question: &'a Question<'a>,
-    ) -> BoxFuture<'a, Result<Principal, Refusal>> {
+    ) -> BoxFuture<'a, Result<Authorized, Refusal>> {
         Box::pin(self.find_out(question))
     }
 }

@@ -2,15 +2,23 @@
 //! says the same. This file and `args/` turn words into typed settings together with the configuration file;
 //! they open nothing. Settings are made by taking an argument struct apart, so an unused flag does not compile.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use clap::builder::FalseyValueParser;
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) mod cache;
+pub(crate) mod default_egress;
+pub(crate) mod egress;
 pub(crate) mod load;
 pub(crate) mod place;
+pub(crate) mod policy;
+pub(crate) mod quota;
 pub(crate) mod service;
+
+/// The program's name where kubectl takes it for a plugin.
+const PLUGIN: &str = "kubectl-tonnage";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -19,6 +27,7 @@ Examples:
   sudo tonnage mount s3://models/llama /mnt/llama
   tonnage cache ls                     what is stored here
   tonnage doctor                       is this machine fit, and what to change
+  tonnage egress                       what a cluster's budgets have left, and who used most
 
 `tonnage COMMAND --help` has examples, environment variables and exit codes.";
 
@@ -71,6 +80,13 @@ pub(crate) enum Verb {
     Export(cache::Export),
     /// Verify a bundle and bring it into the cache
     Import(cache::Import),
+    /// Show what a cluster's byte budgets have left, who used most, and what it cost
+    Egress(egress::Egress),
+    /// Show how much cached content each namespace of a cluster has, and may have
+    Quota(quota::Quota),
+    /// Ask the rules of egress of a cluster, or of files, without loading anything
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Run the CSI node service (identity and node)
     Node(Box<service::Node>),
     /// Run the CSI controller service (identity and controller)
@@ -82,6 +98,19 @@ pub(crate) enum Verb {
     UninstallCheck(service::UninstallCheck),
     /// Print completions for a shell
     Completions(Completions),
+}
+
+/// Reads a command line, whose first word is the program: as `kubectl-tonnage`, which `kubectl tonnage …` runs, it is called that
+/// in what it says of its usage, and nothing else differs.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let program = words.first().map(Path::new);
+    let mut command = Args::command();
+    if program.and_then(Path::file_stem) == Some(PLUGIN.as_ref()) {
+        command = command.bin_name("kubectl tonnage");
+    }
+    let mut matches = command.try_get_matches_from_mut(words)?;
+    Args::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 impl Verb {
@@ -102,11 +131,34 @@ pub(crate) struct Completions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_definition_is_sound() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn as_a_plugin_of_kubectl_its_usage_is_kubectl_s_and_nothing_else_differs() {
+        let asked = |program: &str, words: &[&str]| {
+            let words = [program].into_iter().chain(words.iter().copied());
+            parse(words.map(OsString::from))
+        };
+        for (program, usage) in [
+            (
+                "/usr/local/bin/kubectl-tonnage",
+                "Usage: kubectl tonnage egress",
+            ),
+            ("kubectl-tonnage", "Usage: kubectl tonnage egress"),
+            ("/usr/local/bin/tonnage", "Usage: tonnage egress"),
+        ] {
+            let refusal = asked(program, &["egress", "--help"]).unwrap_err();
+            let help = refusal.to_string();
+            assert!(help.contains(usage), "{help}");
+            let args = asked(program, &["egress", "-n", "team-a"]).unwrap();
+            assert!(
+                matches!(args.verb, Verb::Egress(egress) if egress.namespace.as_deref() == Some("team-a"))
+            );
+        }
     }
 
     #[test]

@@ -17,11 +17,15 @@ use crate::console::Console;
 use crate::exit::{Code, Failure};
 
 mod bundle;
+mod cluster;
 mod crds;
 mod doctor;
+mod egress;
 mod inventory;
 mod load;
 mod mount;
+mod policy;
+mod quota;
 mod service;
 mod space;
 mod uninstall_check;
@@ -48,6 +52,9 @@ pub(crate) async fn run(
         Verb::Doctor(args) => Box::pin(doctor::run(args, &config, console)).await,
         Verb::Export(args) => Box::pin(bundle::export(args, &config, console, stop)).await,
         Verb::Import(args) => Box::pin(bundle::import(args, &config, console, stop)).await,
+        Verb::Egress(args) => Box::pin(egress::run(args, console, stop)).await,
+        Verb::Quota(args) => Box::pin(quota::run(args, console, stop)).await,
+        Verb::Policy(verb) => Box::pin(policy::run(verb, console, stop)).await,
         Verb::Node(args) => Box::pin(service::node(*args, &config, stop)).await,
         Verb::Controller(args) => Box::pin(service::controller(*args, &config, stop)).await,
         Verb::Crds => crds::crds(console),

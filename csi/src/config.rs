@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tonnage_cache::source::config::SourceConfig;
 
+use crate::args::default_egress::DefaultEgress;
 use crate::exit::{Code, Failure};
 use tonnage_csi::size::{ByteSize, Span};
 
@@ -77,6 +78,8 @@ pub(crate) struct Node {
     pub(crate) otlp_endpoint: Option<String>,
     /// `--force-root-filesystem`.
     pub(crate) force_root_filesystem: bool,
+    /// `--default-egress`.
+    pub(crate) default_egress: Option<DefaultEgress>,
     /// `--kubernetes`.
     pub(crate) kubernetes: bool,
     /// `--namespace`.

@@ -56,7 +56,8 @@ pub use egress_budget::{
     MOST_SETTLED, OutstandingLine, SettledLine,
 };
 pub use egress_lease::{
-    DemandLine, EgressLease, EgressLeaseSpec, EgressLeaseStatus, GrantLine, MOST_LINES,
+    DemandLine, DenialLine, EgressLease, EgressLeaseSpec, EgressLeaseStatus, GrantLine,
+    LONGEST_SENTENCE, MOST_DENIALS, MOST_LINES,
 };
 pub use egress_policy::{
     AllowEntry, Budget, BudgetWindow, CHANGED_BY, CalendarPeriod, EgressPolicy, EgressPolicySpec,
@@ -66,8 +67,8 @@ pub use egress_policy_status::{
     BudgetUse, BudgetWords, Denials, EgressPolicyStatus, MOST_USERS, NamespaceUse,
 };
 pub use node_cache::{
-    CacheLoad, CachedManifest, NodeCache, NodeCacheCondition, NodeCacheSpec, NodeCacheStatus,
-    ReadableFigures,
+    CacheLoad, CachedManifest, MOST_NAMESPACES, NamespaceContent, NodeCache, NodeCacheCondition,
+    NodeCacheSpec, NodeCacheStatus, ReadableFigures,
 };
 pub use quantity::Quantity;
 pub use source::{
@@ -80,8 +81,15 @@ pub use volume::{ClaimReference, Volume, VolumeSpec};
 /// The API group.
 pub const GROUP: &str = "tonnage.dev";
 
-/// Those that are installed, in that order. Those of egress rules and quotas are not, before something holds them: a rule
-/// that is taken and not enforced is worse than none.
+/// Those that are installed, in that order.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![Source::crd(), Volume::crd(), NodeCache::crd()]
+    vec![
+        Source::crd(),
+        Volume::crd(),
+        NodeCache::crd(),
+        EgressPolicy::crd(),
+        CacheQuota::crd(),
+        EgressBudget::crd(),
+        EgressLease::crd(),
+    ]
 }

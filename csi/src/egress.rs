@@ -17,6 +17,7 @@
 //! * `window`, `price`: time and money, exact.
 //! * `quota`: how much content the volumes of a namespace may have.
 //! * `explain`: a decision as `tonnage policy explain` shows it.
+//! * `simulate`: what other policies would have made of an audit log, as `tonnage policy simulate` shows it.
 //! * `lease`, `ledger`: how nodes get bytes to spend, so that a budget is never exceeded.
 //!
 //! `docs/governance.md` states the rules; a test evaluates its examples.
@@ -30,6 +31,7 @@ pub mod policy;
 pub mod price;
 pub mod quota;
 pub mod select;
+pub mod simulate;
 pub mod terms;
 pub mod window;
 

@@ -23,7 +23,7 @@ Exit codes:
   73   no space is left for it
   75   another process is using the cache directory; try again
   76   the source shows another revision or size than the one asked for
-  77   permission denied, by the source or by this machine
+  77   permission denied, by a policy, the source or this machine
   130  stopped by Ctrl-C (143: by SIGTERM); run the same command to resume";
 
 /// Why the program ends.

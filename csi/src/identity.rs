@@ -1,8 +1,9 @@
 //! Who asks. A [`Principal`] is what authorizers decide about; pod information that kubelet adds is carried along for
 //! accounting and reports, never as proof. Secrets are kept in a type that does not show them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use crate::volume::PodInfo;
 
@@ -15,6 +16,10 @@ pub struct Principal {
     pub name: String,
     /// Namespace that pays for bytes; empty if there is none.
     pub namespace: String,
+    /// Name of the service account in that namespace; empty if there is none.
+    pub service_account: String,
+    /// Labels of the namespace; none are read where no rule of governance asks for any.
+    pub labels: Arc<BTreeMap<String, String>>,
 }
 
 /// What a request offers as proof of who asks.

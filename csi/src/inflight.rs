@@ -8,6 +8,7 @@
 //! Invariants: a task runs while it has waiters, and is stopped when the last one leaves; nobody joins a task that has ended
 //! or is being stopped; an ended task's result lives as long as a waiter that has not taken it.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ struct Waiter<T, E> {
     calls: usize,
     /// When the last call ended.
     silent_since: Duration,
+    /// What goes with it.
+    kept: Option<Box<dyn Any + Send>>,
 }
 
 struct State<T, E> {
@@ -178,6 +181,7 @@ where
             since,
             calls: 1,
             silent_since: now,
+            kept: None,
         };
         let call = self.call(id.clone(), &waiter, now);
         state.waiters.insert(id, waiter);

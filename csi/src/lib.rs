@@ -13,6 +13,7 @@ pub mod events;
 /// Crash points.
 #[cfg(feature = "failpoints")]
 pub mod failpoints;
+pub mod govern;
 pub mod grant;
 pub mod identity;
 pub mod inflight;

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
@@ -24,7 +23,7 @@ mod progress;
 const GRACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match args::parse(std::env::args_os()) {
         Ok(args) => args,
         Err(refusal) => return refuse(&refusal),
     };
@@ -98,8 +97,19 @@ async fn until_stopped(args: Args, console: &Console) -> Result<Code, Failure> {
     console.remark("stopping; once more to stop at once");
     tokio::select! {
         outcome = &mut work => outcome.map_err(|failure| failure.or_stopped(code)),
-        _ = signals.next() => Err(Failure::stopped(code)),
+        _ = signals.next() => end_at_once(console, code),
     }
+}
+
+/// Ends the program where it stands. Nothing is dropped: a lease that went now would leave its content to eviction while a thread
+/// is still mounting it.
+#[expect(
+    clippy::exit,
+    reason = "threads that may block are not waited for, and nothing that they use is taken from them"
+)]
+fn end_at_once(console: &Console, code: Code) -> ! {
+    console.say(Failure::stopped(code));
+    std::process::exit(code.number().into())
 }
 
 struct Signals {

@@ -1,6 +1,7 @@
-//! Prometheus metrics. Labels are bounded: phases, origins, calls and codes; never volumes, pods or digests.
+//! Prometheus metrics. Labels are bounded: phases, origins, calls and codes, and at most 1,000 pairs of source and namespace
+//! (`govern/cost.rs`); never volumes, pods or digests.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,6 +14,8 @@ use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 use tonnage_cache::report::Phase;
 
+use crate::govern::cost::Cost;
+use crate::govern::gpu::GpuSeconds;
 use crate::loads::{Load, Observer};
 
 /// Seconds: from a warm publish to a stage of hours.
@@ -46,6 +49,8 @@ pub struct Metrics {
     bytes: Family<OriginLabel, Counter>,
     published: Gauge,
     calls: Family<CallLabels, Histogram>,
+    cost: Arc<Cost>,
+    gpu: GpuSeconds,
 }
 
 impl Default for Metrics {
@@ -65,6 +70,8 @@ impl Metrics {
             bytes: Family::default(),
             published: Gauge::default(),
             calls: Family::new_with_constructor(histogram),
+            cost: Cost::new(),
+            gpu: GpuSeconds::default(),
         };
         {
             let mut registry = metrics
@@ -100,6 +107,8 @@ impl Metrics {
                 Unit::Seconds,
                 metrics.calls.clone(),
             );
+            metrics.cost.register(ours);
+            metrics.gpu.register(ours);
         }
         for phase in Phase::ALL {
             drop(metrics.phases.get_or_create(&PhaseLabel {
@@ -107,6 +116,16 @@ impl Metrics {
             }));
         }
         metrics
+    }
+
+    /// What egress costs, for whom settles it. What loads save is told to it from here.
+    pub fn cost(&self) -> &Arc<Cost> {
+        &self.cost
+    }
+
+    /// How long GPUs waited, for whom counts them.
+    pub fn gpu_seconds(&self) -> &GpuSeconds {
+        &self.gpu
     }
 
     /// The text for Prometheus (`OpenMetrics` 1.0).
@@ -146,6 +165,7 @@ impl Observer for Metrics {
                 .get_or_create(&OriginLabel { origin })
                 .inc_by(bytes);
         }
+        self.cost.load_ended(load);
     }
 
     fn call_ended(&self, rpc: &'static str, code: Code, time: Duration) {
@@ -178,6 +198,7 @@ mod tests {
             ..Report::default()
         };
         report.origins.source = 7;
+        report.origins.cached = 3;
         report.add_phase(Phase::Transfer, Duration::from_millis(1500));
         report.add_phase(Phase::Mount, Duration::from_millis(500));
         metrics.load_ended(&Load {
@@ -198,6 +219,7 @@ mod tests {
             "tonnage_load_phase_seconds_sum{phase=\"transfer\"} 1.5",
             "tonnage_load_phase_seconds_count{phase=\"view\"} 0",
             "tonnage_bytes_total{origin=\"source\"} 7",
+            "tonnage_egress_saved_bytes_total{source=\"s\",namespace=\"\",by=\"cache\"} 3",
             "tonnage_published_volumes 3",
             "tonnage_rpc_seconds_count{rpc=\"NodePublishVolume\",code=\"Ok\"} 1",
         ] {

@@ -1,7 +1,8 @@
 //! What this node's cache is like, for everybody who may look: keeps the `NodeCache` of the node's own name.
 //!
 //! The status is written when it says something new, at most once a minute with some jitter, and once an hour in any case, so
-//! that an object that was deleted or edited comes back. Looking is cheap: directories are listed, manifests are read once, and
+//! that an object that was deleted or edited comes back. Where a quota counts what a namespace has in the whole cluster, other nodes
+//! decide by what this one says of it, and that is written within 12 s. Looking is cheap: directories are listed, manifests are read once, and
 //! the walk that counts files is made seldom enough to take a two-hundredth of the time (`count`). While the API server
 //! is away this keeps trying, ever more seldom; nothing else waits for it, and a report is worth less than any volume.
 //!
@@ -17,6 +18,7 @@ use tonnage_cache::clock::Clock;
 use tonnage_cache::store::Store;
 
 use crate::crd::NodeCacheStatus;
+use crate::govern::quotas::Quotas;
 use crate::leader::timestamp;
 
 mod collect;
@@ -26,9 +28,10 @@ mod health;
 mod notes;
 mod objects;
 mod pace;
+mod shares;
 mod status;
 
-use collect::{Collector, Facts};
+use collect::{Collector, Facts, Sight};
 pub use notes::Notes;
 use objects::{Error, Objects};
 use pace::{Outcome, Pace};
@@ -38,6 +41,8 @@ use status::Seen;
 const SETTLE: Duration = Duration::from_secs(2);
 /// A status is written again after this time though nothing has changed.
 const REFRESH: Duration = Duration::from_hours(1);
+/// Shortest time between two writes of what other nodes decide by.
+const URGENT: Duration = Duration::from_secs(10);
 /// Longest wait for the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,6 +56,8 @@ pub struct Parts {
     pub store: Arc<Store>,
     /// What loads have told; to be among the publisher's observers.
     pub notes: Arc<Notes>,
+    /// What namespaces have.
+    pub quotas: Arc<Quotas>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -78,6 +85,7 @@ struct Reporter {
     objects: Objects,
     store: Arc<Store>,
     notes: Arc<Notes>,
+    quotas: Arc<Quotas>,
     clock: Arc<dyn Clock>,
     pace: Pace,
     stop: CancellationToken,
@@ -102,6 +110,7 @@ impl Reporter {
             node,
             store,
             notes,
+            quotas,
             clock,
         } = parts;
         Self {
@@ -109,6 +118,7 @@ impl Reporter {
             objects: Objects::new(client, node),
             store,
             notes,
+            quotas,
             clock,
             stop,
             collector: None,
@@ -127,13 +137,34 @@ impl Reporter {
             let flaw = self.look().await;
             let outcome = self.report(flaw.as_deref()).await;
             let pause = self.pace.after(outcome);
+            let mut is_told = false;
             // What is told meanwhile is remembered.
-            tokio::time::sleep(pause.quiet).await;
-            if tokio::time::timeout(pause.idle, self.notes.told())
-                .await
-                .is_ok()
-            {
+            tokio::select! {
+                () = tokio::time::sleep(pause.quiet) => {}
+                () = self.urgent(&mut is_told), if outcome == Outcome::Written => {}
+            }
+            if is_told || tokio::time::timeout(pause.idle, self.told()).await.is_ok() {
                 tokio::time::sleep(SETTLE).await;
+            }
+        }
+    }
+
+    /// Waits until there may be news.
+    async fn told(&self) {
+        tokio::select! {
+            () = self.notes.told() => {}
+            () = self.quotas.changed() => {}
+        }
+    }
+
+    /// Returns when something has changed that other nodes decide by. Says whether anything has changed at all.
+    async fn urgent(&self, is_told: &mut bool) {
+        tokio::time::sleep(URGENT).await;
+        loop {
+            self.quotas.changed().await;
+            *is_told = true;
+            if self.quotas.counts_the_cluster() {
+                return;
             }
         }
     }
@@ -142,8 +173,13 @@ impl Reporter {
     async fn look(&mut self) -> Option<String> {
         let collector = self.collector.take();
         let mut collector = collector.unwrap_or_else(|| {
-            let (store, notes) = (Arc::clone(&self.store), Arc::clone(&self.notes));
-            Collector::new(store, notes, Arc::clone(&self.clock), self.stop.clone())
+            let sight = Sight {
+                store: Arc::clone(&self.store),
+                notes: Arc::clone(&self.notes),
+                quotas: Arc::clone(&self.quotas),
+                clock: Arc::clone(&self.clock),
+            };
+            Collector::new(sight, self.stop.clone())
         });
         let looked = tokio::task::spawn_blocking(move || {
             let facts = collector.collect();

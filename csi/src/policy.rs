@@ -2,10 +2,12 @@
 //! already. This file owns the seam and the static answer; identities from tokens are another implementation.
 
 use std::fmt;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tonnage_cache::error::Kind;
 
+use crate::crd;
 use crate::identity::{Credentials, Principal};
 use crate::volume::Attributes;
 
@@ -19,6 +21,15 @@ pub struct Question<'a> {
     /// Uid of the pod that the target path belongs to, which no volume context can change; `None` if the path is not
     /// one that kubelet makes for a pod's volume.
     pub pod_uid: Option<&'a str>,
+}
+
+/// A yes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Authorized {
+    /// Who asks.
+    pub principal: Principal,
+    /// The very version of the source's object that said yes; `None` where no object says who may.
+    pub object: Option<Arc<crd::Source>>,
 }
 
 /// Why not.
@@ -52,7 +63,7 @@ pub trait Authorizer: fmt::Debug + Send + Sync {
     fn authorize<'a>(
         &'a self,
         question: &'a Question<'a>,
-    ) -> BoxFuture<'a, Result<Principal, Refusal>>;
+    ) -> BoxFuture<'a, Result<Authorized, Refusal>>;
 }
 
 /// Everyone is the one principal, who may read every configured source.
@@ -72,12 +83,18 @@ impl Authorizer for StaticAuthorizer {
     fn authorize<'a>(
         &'a self,
         question: &'a Question<'a>,
-    ) -> BoxFuture<'a, Result<Principal, Refusal>> {
-        let pod = question.credentials.pod.as_ref();
+    ) -> BoxFuture<'a, Result<Authorized, Refusal>> {
+        let pod = question.credentials.pod.clone();
+        let (namespace, service_account) = pod
+            .map(|pod| (pod.namespace, pod.service_account))
+            .unwrap_or_default();
         let principal = Principal {
             name: self.name.clone(),
-            namespace: pod.map(|pod| pod.namespace.clone()).unwrap_or_default(),
+            namespace,
+            service_account,
+            labels: Arc::default(),
         };
-        Box::pin(std::future::ready(Ok(principal)))
+        let object = None;
+        Box::pin(std::future::ready(Ok(Authorized { principal, object })))
     }
 }

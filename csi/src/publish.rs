@@ -20,6 +20,8 @@ use tonnage_cache::cache::{self, Cache, Loaded};
 use tonnage_cache::clock::{Clock, unix_millis};
 use tonnage_cache::path::Escaped;
 
+use crate::govern::gate::EgressGate;
+use crate::govern::quotas::{Quotas, Shown, place};
 use crate::grant::Grants;
 use crate::inflight::{Call, Registry, VolumeLocks, Waited, WaiterId};
 use crate::loads::Observer;
@@ -61,6 +63,10 @@ pub struct Parts {
     pub authorizer: Arc<dyn Authorizer>,
     /// Proof at the store.
     pub grants: Arc<dyn Grants>,
+    /// The rules of egress, and the gate of `cache`; `None` where nobody governs.
+    pub governor: Option<EgressGate>,
+    /// How much namespaces may have.
+    pub quotas: Arc<Quotas>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// This boot.
@@ -75,7 +81,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Publisher {
     parts: Parts,
-    published: Published,
+    published: Arc<Published>,
     loads: Registry<Loaded, cache::Error>,
     locks: VolumeLocks,
     views: Views,
@@ -102,12 +108,16 @@ impl Publisher {
     pub fn open(parts: Parts) -> Result<Arc<Self>, Error> {
         let store = parts.cache.store();
         let now = unix_millis(parts.clock.now());
-        let published = Published::open(
+        let published = Arc::new(Published::open(
             store.records().clone(),
             store.leases().clone(),
             &parts.boot_id,
             now,
-        )?;
+        )?);
+        let records = Arc::clone(&published);
+        parts
+            .quotas
+            .looks_at(move || records.all().into_iter().filter_map(counted).collect());
         let views = Views::new(store.root());
         let labels = views.has_labels(&parts.mounter.mounts()?);
         let this = Self {
@@ -158,7 +168,16 @@ impl Publisher {
             .holds
             .hold(request.deadline)
             .saturating_sub(authorized);
-        let loaded = match call.wait(hold).await {
+        let waited = tokio::select! {
+            biased;
+            refused = self.parts.quotas.refused(&id) => {
+                // The load may go on for others.
+                call.finish();
+                return Err(refused.into());
+            }
+            waited = call.wait(hold) => waited,
+        };
+        let loaded = match waited {
             Waited::Working(rate) => return Err(Error::InProgress(rate)),
             Waited::Done(loaded) => loaded,
             // Stopped because the target was unpublished: that is the cause, not the cut.
@@ -318,6 +337,18 @@ fn shows(
             path: shown(target),
         }),
     }
+}
+
+/// What a quota counts of a record; nothing of one that does not say whose it is.
+fn counted(record: Record) -> Option<Shown> {
+    let identity = record.identity?;
+    Some(Shown {
+        place: place(&identity.source, &identity.path),
+        volume: identity.volume_id,
+        namespace: record.namespace?,
+        bytes: record.bytes,
+        manifest: record.manifest,
+    })
 }
 
 /// Name of a view's directory.

@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject};
-use tokio::sync::watch::{Receiver, channel};
+use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonnage_cache::clock::Clock;
@@ -48,6 +48,8 @@ pub struct Parts {
     pub sources: Sources,
     /// Name of this replica, which no other has.
     pub identity: String,
+    /// Told whether this replica leads, for whatever else only the leader does.
+    pub leads: Sender<bool>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -68,9 +70,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
         namespace,
         sources,
         identity,
+        leads,
         clock,
     } = parts;
-    let (leads, leading) = channel(false);
+    let leading = leads.subscribe();
     let election = Election::new(client.clone(), &namespace, &identity, Arc::clone(&clock));
     let objects = Api::<DynamicObject>::all_with(client, &ApiResource::erase::<crd::Source>(&()));
     let examiner = Examiner {

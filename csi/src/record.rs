@@ -43,6 +43,9 @@ pub struct Record {
     pub boot_id: String,
     /// When, in milliseconds since the Unix epoch.
     pub since_millis: u64,
+    /// Namespace of the pod; `None` if the record was rebuilt from a mount, or written before there were quotas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 impl Record {

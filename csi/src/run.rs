@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tonnage_cache::cache;
 use tonnage_cache::source::config::SourceConfig;
 
+use crate::egress::policy::DefaultEgress;
 use crate::server::{Health, serve_http};
 
 mod controller;
 mod error;
+mod governed;
 mod node;
 mod vitals;
 
@@ -30,6 +32,15 @@ use vitals::Vitals;
 
 /// The servers of a service; they end when its token is cancelled.
 type Servers = JoinSet<()>;
+
+/// Waits for all of them, also where one has died.
+async fn until_ended(servers: &mut Servers) -> Result<(), Error> {
+    let mut result = Ok(());
+    while let Some(ended) = servers.join_next().await {
+        result = result.and(ended.map_err(|_| Error::Task));
+    }
+    result
+}
 
 /// How a service works in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +76,8 @@ pub struct NodeSettings {
     pub otlp_endpoint: Option<String>,
     /// Whether, in a cluster, the cache may lie on kubelet's file system.
     pub force_root_filesystem: bool,
+    /// What holds, in a cluster, in namespaces that no `EgressPolicy` selects.
+    pub default_egress: DefaultEgress,
     /// Name of the driver.
     pub driver_name: String,
 }

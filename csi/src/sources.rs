@@ -9,26 +9,30 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch::Sender;
-use tonnage_cache::error::Kind;
 use tonnage_cache::gate::Gate;
 use tonnage_cache::path::Escaped;
+use tonnage_cache::source::Source;
 use tonnage_cache::source::config::{SourceConfig, build};
-use tonnage_cache::source::{self, Source};
+use tonnage_cache::source::location::Location;
 
 use crate::crd;
 use crate::identity::tokens::{Missing, PodToken};
 use crate::identity::{Principal, Secrets, TOKENS};
 
 mod bound;
+mod error;
 mod exchange;
 mod keyed;
+mod locations;
 mod recent;
 mod spec;
 pub mod watch;
 mod workload;
 
+pub use error::Error;
 pub use exchange::audience;
 use keyed::Keyed;
+pub use locations::Locations;
 use workload::Workload;
 
 /// Named sources. Clones share them.
@@ -44,6 +48,7 @@ struct Shared {
     read: Sender<bool>,
     /// Whether names come from the API server.
     watched: bool,
+    locations: Locations,
 }
 
 /// What is known of a source.
@@ -67,82 +72,6 @@ enum Place {
     Unusable(String),
 }
 
-/// What is wrong with a source or its name.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is none of that name.
-    #[error("no source is called {} ({hint})", Escaped(name))]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// Which there are, or how to find out.
-        hint: String,
-    },
-    /// Two have the same name.
-    #[error("two sources are called {}", Escaped(.0))]
-    Twice(String),
-    /// The configuration of one is wrong.
-    #[error("source {}", Escaped(name))]
-    Config {
-        /// Which.
-        name: String,
-        /// What is wrong.
-        source: source::Error,
-    },
-    /// It is there, but somebody must mend it.
-    #[error("source {} cannot be used: {why}", Escaped(name))]
-    Unusable {
-        /// Which.
-        name: String,
-        /// What is wrong and what to do.
-        why: String,
-    },
-    /// The request lacks the keys that it takes.
-    #[error(
-        "source {} takes the pod's own keys, and the request brings none: name a Secret with {wanted} in the volume's nodePublishSecretRef",
-        Escaped(name)
-    )]
-    Keys {
-        /// Which.
-        name: String,
-        /// Names of the keys.
-        wanted: &'static str,
-    },
-    /// It is read as a pod's service account, and here is none.
-    #[error("source {} is read with the identity of each pod's service account", Escaped(.0))]
-    Nobody(String),
-    /// The request lacks the token that the cloud wants.
-    #[error(
-        "source {} is read with the identity of the pod's service account: {why}",
-        Escaped(name)
-    )]
-    Token {
-        /// Which.
-        name: String,
-        /// What is missing and what to do.
-        why: String,
-    },
-    /// It is of the configuration, so that nothing says who may use it.
-    #[error("source {} is not a Source of the API server", Escaped(.0))]
-    NoObject(String),
-    /// Nothing is known yet.
-    #[error("sources are being read from the API server; this is tried again by itself")]
-    Unread,
-}
-
-impl Error {
-    /// What a caller can do about it.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Unknown { .. } => Kind::NotFound,
-            Self::Twice(_) | Self::NoObject(_) => Kind::Invalid,
-            Self::Config { source, .. } => source.kind(),
-            Self::Keys { .. } | Self::Nobody(_) | Self::Token { .. } => Kind::Unauthenticated,
-            Self::Unusable { .. } | Self::Unread => Kind::Transient,
-        }
-    }
-}
-
 impl Default for Sources {
     /// No sources, and none to be waited for.
     fn default() -> Self {
@@ -157,6 +86,7 @@ impl Sources {
                 entries: RwLock::default(),
                 read: Sender::new(!watched),
                 watched,
+                locations: Locations::default(),
             }),
         }
     }
@@ -175,7 +105,9 @@ impl Sources {
                 source,
             };
             let source = build(config, Arc::clone(gate)).map_err(wrong)?;
+            let location = Location::of(config).map_err(wrong)?;
             sources.add(&config.name, source)?;
+            sources.locations().put(&config.name, location);
         }
         Ok(sources)
     }
@@ -253,6 +185,21 @@ impl Sources {
                 Err(Error::NoObject(name.to_owned()))
             }
         }
+    }
+
+    /// Whether an object is still the one that describes its source.
+    pub fn is_current(&self, object: &crd::Source) -> bool {
+        let (known, name) = (&object.metadata, object.metadata.name.as_deref());
+        let current = self.spec(name.unwrap_or_default());
+        current.is_ok_and(|current| {
+            let current = &current.metadata;
+            (&current.uid, current.generation) == (&known.uid, known.generation)
+        })
+    }
+
+    /// Where sources are.
+    pub fn locations(&self) -> &Locations {
+        &self.shared.locations
     }
 
     /// All names in order, those of unusable sources included.
@@ -348,6 +295,7 @@ fn token(name: &str, object: Option<&crd::Source>, secrets: &Secrets) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tonnage_cache::error::Kind;
     use tonnage_cache::gate::OpenGate;
 
     fn config(name: &str) -> SourceConfig {

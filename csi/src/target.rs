@@ -32,19 +32,19 @@ pub enum Error {
         why: &'static str,
     },
     /// A symbolic link, or a way out of kubelet's directory, on the path.
-    #[error("{} leads through a symbolic link or out of kubelet's directory", path.display())]
+    #[error("{} leads through a symbolic link or out of kubelet's directory", Escaped(&path.to_string_lossy()))]
     Escapes {
         /// The target.
         path: PathBuf,
     },
     /// Kubelet makes the parent; it is not there.
-    #[error("the directory that {} should be made in does not exist", path.display())]
+    #[error("the directory that {} should be made in does not exist", Escaped(&path.to_string_lossy()))]
     NoParent {
         /// The target.
         path: PathBuf,
     },
     /// Something else than a directory is there.
-    #[error("{} is there already and is not a directory", path.display())]
+    #[error("{} is there already and is not a directory", Escaped(&path.to_string_lossy()))]
     NotADirectory {
         /// The target.
         path: PathBuf,
@@ -116,7 +116,7 @@ impl KubeletRoot {
             text: text.to_owned(),
             why,
         };
-        if text.len() >= PATH_MAX || text.bytes().any(|byte| byte.is_ascii_control()) {
+        if text.len() >= PATH_MAX || text.chars().any(char::is_control) {
             return Err(malformed("is too long or has control characters"));
         }
         let path = Path::new(text);
@@ -355,6 +355,7 @@ mod tests {
             format!("{inside}/./x"),
             format!("{inside}//x"),
             format!("{inside}/a\n"),
+            format!("{inside}/\u{9b}2J"),
             format!("{inside}/{}", "x".repeat(5000)),
         ] {
             assert!(

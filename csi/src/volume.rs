@@ -167,11 +167,10 @@ impl Attributes {
                     .map_err(|_| bad("is not true or false".to_owned()))?;
             }
             "limitBytes" => {
-                self.limit_bytes = Some(
-                    value
-                        .parse()
-                        .map_err(|_| bad("is not a number of bytes".to_owned()))?,
-                );
+                let is_plain = value.bytes().all(|byte| byte.is_ascii_digit());
+                let bytes = value.parse().ok().filter(|_| is_plain);
+                let bytes = bytes.ok_or_else(|| bad("is not a number of bytes".to_owned()))?;
+                self.limit_bytes = Some(bytes);
             }
             _ => {
                 return Err(Error::UnknownAttribute {
@@ -190,7 +189,8 @@ impl Attributes {
                 map.insert(key.to_owned(), value);
             }
         };
-        let list = |globs: &[String]| (!globs.is_empty()).then(|| globs.join(","));
+        // A comma would not divide them where one has a brace that is open.
+        let list = |globs: &[String]| (!globs.is_empty()).then(|| globs.join(" "));
         put("path", (!self.path.is_empty()).then(|| self.path.clone()));
         put("include", list(&self.include));
         put("exclude", list(&self.exclude));
@@ -424,6 +424,7 @@ mod tests {
             ("pageCache", "hot"),
             ("retain", "yes"),
             ("limitBytes", "1Gi"),
+            ("limitBytes", "+1"),
         ] {
             let error = Attributes::parse(&map(&[("source", "m"), (key, value)]))
                 .unwrap_err()

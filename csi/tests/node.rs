@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonnage_cache::cache::Config;
+use tonnage_csi::egress::policy::DefaultEgress;
 use tonnage_csi::run::{self, NodeSettings};
 use tonnage_csi::server::{Health, serve_http};
 use tonnage_proto::csi::identity_client::IdentityClient;
@@ -52,6 +53,7 @@ impl Node {
             otlp_endpoint: Some("http://127.0.0.1:9".to_owned()),
             driver_name: "csi.tonnage.dev".to_owned(),
             force_root_filesystem: false,
+            default_egress: DefaultEgress::Allow,
             kubernetes: None,
         };
         let stop = CancellationToken::new();
@@ -217,6 +219,7 @@ async fn a_kubelet_directory_that_is_missing_is_said_at_start() {
         otlp_endpoint: None,
         driver_name: "csi.tonnage.dev".to_owned(),
         force_root_filesystem: false,
+        default_egress: DefaultEgress::Allow,
         kubernetes: None,
     };
     let error = run::node(settings, CancellationToken::new())

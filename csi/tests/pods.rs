@@ -6,6 +6,8 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
+#[path = "pods/governing.rs"]
+mod governing;
 #[path = "pods/publishing.rs"]
 mod publishing;
 #[path = "pods/restarts.rs"]

@@ -19,7 +19,7 @@ use tonnage_cache::clock::SystemClock;
 use tonnage_cache::digest::Digest;
 use tonnage_cache::error::{Kind, chain};
 use tonnage_cache::fetch::{Error, Fetcher, Job, Outcome, PageCache, Settings};
-use tonnage_cache::gate::{Connection, Demand, Gate, Permit, Refusal};
+use tonnage_cache::gate::{Connection, Demand, Gate, Permit, Redirection, Refusal};
 use tonnage_cache::path::RelPath;
 use tonnage_cache::report::Progress;
 use tonnage_cache::source::config::{SourceConfig, build};
@@ -52,7 +52,7 @@ impl Gate for Meter {
         Ok(())
     }
 
-    fn redirect(&self, _: &str, _: &str) -> Result<(), Refusal> {
+    fn redirect(&self, _: &Redirection<'_>) -> Result<(), Refusal> {
         Ok(())
     }
 
@@ -145,6 +145,7 @@ impl Bench {
         Job {
             source: Arc::clone(&self.source),
             payer: String::new(),
+            load: String::new(),
             entries: Arc::clone(&self.entries),
             expected: None,
             page_cache: PageCache::Direct,

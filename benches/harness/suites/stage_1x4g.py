@@ -17,7 +17,7 @@ def run(bench: Bench) -> Result:
         job = contest.job_for(bucket, server, bench.target)
         limit = limits.measured(server, f"/{bucket}/{job.files[0][0]}", job.size, bench.root)
         result.limits = limit.to_json(job.size)
-        for lane in ["hot"] if bench.quick else ["hot", "idle"]:
+        for lane in bench.lanes:
             stage(bench, result, server, job, contenders, lane)
             judge(result, lane, limit, job.size)
     return result

@@ -15,8 +15,8 @@ DEFAULTS = [peers.RCLONE, peers.S5CMD, peers.CRT]
 def run(bench: Bench) -> Result:
     result = Result(NAME, __doc__.splitlines()[0])
     bucket = bench.hf()
-    contenders = [peers.OURS, *PEERS, *([] if bench.quick else DEFAULTS)]
-    for lane in ["hot"] if bench.quick else ["hot", "idle"]:
+    contenders = [peers.OURS, *PEERS, *([] if bench.few else DEFAULTS)]
+    for lane in bench.lanes:
         with bench.server() as server:
             job = contest.job_for(bucket, server, bench.target)
             held = contest.Contest(server, job, contenders, lane, bench.reps).run(bench.say)

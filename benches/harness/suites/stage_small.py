@@ -20,10 +20,10 @@ DEFAULTS = [peers.S5CMD, peers.RCLONE, peers.CRT_DIRECT]
 def run(bench: Bench) -> Result:
     result = Result(NAME, __doc__.splitlines()[0])
     bucket = bench.small(2_000 if bench.quick else 10_000)
-    contenders = [peers.OURS, *PEERS, *([] if bench.quick else DEFAULTS)]
+    contenders = [peers.OURS, *PEERS, *([] if bench.few else DEFAULTS)]
     with bench.server() as server:
         native = contest.job_for(bucket, server, bench.target)
-        for lane in ["hot"] if bench.quick else ["hot", "idle"]:
+        for lane in bench.lanes:
             compete(bench, result, lane, contest.Contest(server, native, contenders, lane, bench.reps))
             with own_disk(bench, 3 * native.size) as job:
                 compete(bench, result, f"{lane}, XFS", contest.Contest(server, replace(native, target=job), contenders, lane, bench.reps))

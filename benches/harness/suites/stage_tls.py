@@ -18,7 +18,7 @@ NAME = "stage-tls"
 
 def run(bench: Bench) -> Result:
     result = Result(NAME, __doc__.splitlines()[0])
-    contenders = [peers.OURS] + (peers.STRONGEST if bench.quick else peers.ALL)
+    contenders = [peers.OURS] + (peers.STRONGEST if bench.few else peers.ALL)
     bucket = bench.one()
     repeats = 1 if bench.quick else 3
     with bench.server() as plain:
@@ -30,7 +30,7 @@ def run(bench: Bench) -> Result:
         network, used, served = min(discard(job, server, count) for count in [2, 4, 8][:repeats])
         limit = replace(limit, network=network, network_cpu=used, served_cpu=served)
         result.limits = limit.to_json(size)
-        for lane in ["hot"] if bench.quick else ["hot", "idle"]:
+        for lane in bench.lanes:
             stage(bench, result, server, job, contenders, lane)
             ours, peer = result.row("tonnage", lane), best(result.rows, lane, "durable s")
             time_ours = ours.median("durable s")

@@ -43,7 +43,7 @@ def run(bench: Bench) -> Result:
         everyone = [pairs.published(it) for it in loading.values()]
         everyone += [pairs.pulled(stager, it) for stager in stagers for it in loading.values()]
         everyone.append(pairs.alone(runai))
-        for lane in ["hot"] if bench.quick else ["hot", "idle"]:
+        for lane in bench.lanes:
             bench.say(f" lane {lane}: {contest.LANES[lane]}")
             samples = compete(bench, result, everyone, (job, server, lane, expected))
             result.rows += [row_of(pair, lane, samples[pair.name], job.size) for pair in everyone if pair.name in samples]

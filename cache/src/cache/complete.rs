@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::gather::{Laps, is_stored};
 use super::layouts::Layouts;
-use super::stage::{check_digest, check_limit};
+use super::stage::{check_digest, check_size};
 use super::{Cache, Error, LoadOptions, Loaded, Reference};
 use crate::digest::Digest;
 use crate::manifest::Manifest;
@@ -35,7 +35,7 @@ impl RevisionRecord {
         let mut hasher = blake3::Hasher::new();
         for field in [
             reference.source.uid(),
-            &reference.path,
+            &reference.root(),
             &selection_text(reference),
             &fingerprint.to_hex(),
         ] {
@@ -97,9 +97,9 @@ impl Cache {
             view,
             mut laps,
         } = found;
-        let view = match view {
-            Some(view) => view,
-            None => self.lay_out(digest, &manifest).await?,
+        let (view, lease) = match view {
+            Some(view) => (view, lease),
+            None => self.lay_out(lease, &manifest).await?,
         };
         report.add_phase(Phase::View, laps.lap());
         Ok(Some(Loaded {
@@ -121,7 +121,7 @@ impl Cache {
     ) -> Result<(), Error> {
         let record = RevisionRecord {
             uid: reference.source.uid().to_owned(),
-            path: reference.path.clone(),
+            path: reference.root(),
             selection: selection_text(reference),
             fingerprint,
             manifest,
@@ -145,7 +145,7 @@ impl Search {
             return Ok(None);
         };
         check_digest(self.expected, digest)?;
-        check_limit(options, manifest.total_bytes())?;
+        check_size(options, manifest.total_bytes())?;
         for file in manifest.files() {
             if !is_stored(&self.store, &file.digest, file.size)? {
                 return Ok(None);

@@ -173,6 +173,7 @@ impl Cache {
             .fetch(Job {
                 source: Arc::clone(&reference.source),
                 payer: options.payer.clone(),
+                load: options.load.clone(),
                 entries,
                 expected: self.expected(reference).await?,
                 page_cache: options.page_cache,

@@ -1,4 +1,4 @@
-//! From a reference to a revision: one listing per (source, path), shared for a while.
+//! From a reference to a revision: one listing per (source, path from its root), shared for a while.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,7 +92,7 @@ impl Revisions {
 }
 
 fn key(reference: &Reference) -> Key {
-    (reference.source.uid().to_owned(), reference.path.clone())
+    (reference.source.uid().to_owned(), reference.root())
 }
 
 /// The entries that the reference wants; the listing itself, not a copy, where it wants them all.

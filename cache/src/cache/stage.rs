@@ -17,7 +17,7 @@ impl Cache {
         revision: &Revision,
         options: &LoadOptions,
     ) -> Result<Loaded, Error> {
-        check_limit(options, revision.total_bytes)?;
+        check_size(options, revision.total_bytes)?;
         if let Some(loaded) = self
             .find_complete(reference, revision.fingerprint, options)
             .await?
@@ -58,7 +58,7 @@ impl Cache {
         options.progress.enter(Phase::View);
         // An object may have come back under another inode since a view of it was found whole.
         self.views.distrust(&manifest_digest);
-        let view = self.lay_out(manifest_digest, &manifest).await?;
+        let (view, lease) = self.lay_out(lease, &manifest).await?;
         drop(guard);
         self.remember(reference, revision.fingerprint, manifest_digest)?;
         report.add_phase(Phase::View, laps.lap());
@@ -71,21 +71,6 @@ impl Cache {
             lease,
         })
     }
-
-    pub(super) async fn lay_out(
-        &self,
-        digest: Digest,
-        manifest: &Arc<Manifest>,
-    ) -> Result<std::path::PathBuf, Error> {
-        let lock = self.layouts.of(digest);
-        let _turn = lock.lock().await;
-        let views = Arc::clone(&self.views);
-        let manifest = Arc::clone(manifest);
-        let view = tokio::task::spawn_blocking(move || views.ensure(&digest, &manifest))
-            .await
-            .map_err(|_| Error::Task)??;
-        Ok(view)
-    }
 }
 
 pub(super) fn check_digest(expected: Option<Digest>, found: Digest) -> Result<(), Error> {
@@ -95,9 +80,15 @@ pub(super) fn check_digest(expected: Option<Digest>, found: Digest) -> Result<()
     }
 }
 
-pub(super) fn check_limit(options: &LoadOptions, bytes: u64) -> Result<(), Error> {
-    match options.limit_bytes {
-        Some(limit) if bytes > limit => Err(Error::TooLarge { bytes, limit }),
-        _ => Ok(()),
+/// Whether so much may be loaded; asked before anything is fetched.
+pub(super) fn check_size(options: &LoadOptions, bytes: u64) -> Result<(), Error> {
+    if let Some(limit) = options.limit_bytes
+        && bytes > limit
+    {
+        return Err(Error::TooLarge { bytes, limit });
+    }
+    match &options.size_check {
+        Some(check) => Ok(check.ask(bytes)?),
+        None => Ok(()),
     }
 }

@@ -31,6 +31,7 @@ pub(super) struct Context {
     pub(super) pace: Option<Arc<Pace>>,
     pub(super) source: Arc<dyn Source>,
     pub(super) payer: String,
+    pub(super) load: String,
     pub(super) entries: Arc<Vec<Entry>>,
     pub(super) expected: Option<HashMap<RelPath, Digest>>,
     pub(super) progress: Arc<Progress>,

@@ -155,6 +155,7 @@ impl Request {
         Demand {
             source: self.context.source.name().to_owned(),
             payer: self.context.payer.clone(),
+            load: self.context.load.clone(),
             key: entry.key.clone(),
             bytes: range.end.saturating_sub(range.start),
             purpose: self.ask.purpose,

@@ -102,6 +102,7 @@ fn job(source: &Arc<FakeSource>) -> Job {
     Job {
         source: Arc::clone(source) as Arc<dyn Source>,
         payer: "team-a".to_owned(),
+        load: "load".to_owned(),
         entries: Arc::new(source.entries()),
         expected: None,
         page_cache: PageCache::Direct,

@@ -53,7 +53,12 @@ impl FromStr for Cidr {
     fn from_str(text: &str) -> Result<Self, BadCidr> {
         let bad = || BadCidr(text.to_owned());
         let (base, bits) = match text.split_once('/') {
-            Some((base, bits)) => (base, Some(bits.parse::<u8>().map_err(|_| bad())?)),
+            Some((base, bits)) => {
+                // A number could have a sign.
+                let is_plain = bits.bytes().all(|byte| byte.is_ascii_digit());
+                let bits = bits.parse::<u8>().ok().filter(|_| is_plain);
+                (base, Some(bits.ok_or_else(bad)?))
+            }
             None => (text, None),
         };
         let base: IpAddr = base.parse().map_err(|_| bad())?;
@@ -318,6 +323,8 @@ mod tests {
             "10.0.0/8",
             "::/129",
             "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/",
             "0x7f.1",
         ] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");

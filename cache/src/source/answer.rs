@@ -98,10 +98,10 @@ fn check(
         }
         None => return wrong(format!("status {status} without Content-Range")),
     }
-    match text(header::CONTENT_LENGTH).map(str::parse::<u64>) {
+    match text(header::CONTENT_LENGTH).map(digits) {
         None => {}
-        Some(Ok(sent)) if sent == length => {}
-        Some(Ok(_)) if status == StatusCode::OK => return Err(changed(entry)),
+        Some(Some(sent)) if sent == length => {}
+        Some(Some(_)) if status == StatusCode::OK => return Err(changed(entry)),
         Some(_) => return wrong("Content-Length differs from the range".to_owned()),
     }
     // `aws-chunked` names the framing of some upload and leaks into stored metadata: the bytes are plain.
@@ -153,8 +153,14 @@ pub(super) fn changed(entry: &Entry) -> Error {
 pub(super) fn parse_content_range(text: &str) -> Option<(Range<u64>, u64)> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    let end = last.parse::<u64>().ok()?.checked_add(1)?;
-    Some((first.parse().ok()?..end, total.parse().ok()?))
+    let end = digits(last)?.checked_add(1)?;
+    Some((digits(first)?..end, digits(total)?))
+}
+
+/// A number as HTTP writes it: digits, and no sign.
+fn digits(text: &str) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain)
 }
 
 /// A body whose length is exactly what was asked for.
@@ -251,6 +257,10 @@ mod tests {
             ("content-range", "bytes 1-3/10"),
             ("content-range", "bytes 2-4/*"),
             ("content-range", "bytes 2-18446744073709551615/10"),
+            ("content-range", "bytes +2-4/10"),
+            ("content-range", "bytes 2-+4/10"),
+            ("content-range", "bytes 2-4/+10"),
+            ("content-length", "+3"),
             ("content-length", "4"),
             ("content-length", "x"),
             ("content-encoding", "gzip"),

@@ -38,10 +38,7 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
     let (account, rest) = bucket_and_base(&config.url)?;
     let (container, prefix) = rest.split_once('/').unwrap_or((&rest, ""));
     check_name(&config.url, container)?;
-    let host = match &config.endpoint {
-        None => config.checked_endpoint(&format!("https://{account}.blob.core.windows.net"))?,
-        Some(endpoint) => with_account(config.checked_endpoint(endpoint)?, &account, config),
-    };
+    let host = own_url(config, &account)?;
     let base = format!("{}/{container}", host.as_str().trim_end_matches('/'));
     let parts = Parts {
         uid: format!("az:{base}"),
@@ -56,6 +53,14 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
         }),
     };
     Ok(Arc::new(Remote::new(config, parts)))
+}
+
+/// URL of the configuration's account.
+pub(super) fn own_url(config: &SourceConfig, account: &str) -> Result<Url, Error> {
+    Ok(match &config.endpoint {
+        None => config.checked_endpoint(&format!("https://{account}.blob.core.windows.net"))?,
+        Some(endpoint) => with_account(config.checked_endpoint(endpoint)?, account, config),
+    })
 }
 
 /// Names the account in an endpoint's path, as emulators want it, unless its host or path already does or

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::credentials::Keys;
 use super::exchange::Exchange;
-use super::place::{Scheme, bad, checked_url, scheme};
+use super::place::{Scheme, bad_url, checked_url, scheme};
 use super::{Error, Limits, Source, azure, gcs, http, local, s3};
 use crate::gate::Gate;
 use crate::gate::address::{AddressRules, Cidr};
@@ -250,11 +250,11 @@ impl SourceConfig {
         match url.scheme() {
             "https" => Ok(url),
             "http" if self.allow_http => Ok(url),
-            "http" => Err(bad(
+            "http" => Err(bad_url(
                 text,
                 "is plain http, which this source does not allow (allow_http)",
             )),
-            _ => Err(bad(text, "is not an https URL")),
+            _ => Err(bad_url(text, "is not an https URL")),
         }
     }
 }

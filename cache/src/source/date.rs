@@ -44,6 +44,9 @@ fn millis(date: OffsetDateTime) -> Option<u64> {
 }
 
 #[cfg(test)]
+mod hostile;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Temporary keys in exchange for an identity: the token of a workload's service account, shown to the cloud's own token
 //! service (`aws`, `gcp`, `azure`), or the word of the instance that this runs on (`instance`). This file owns how an exchange is
-//! described and whose token it takes; `lease` says when keys are fetched and how long they are used.
+//! described; `subject` holds whose token it takes, `lease` says when keys are fetched and how long they are used.
 //!
 //! All of it goes over our own transport: the gate is asked, no redirect is followed, answers are bounded. A token goes only
 //! to the service that the description names, and neither tokens nor bodies reach an error: of an answer only its status and
@@ -9,8 +9,7 @@
 //! Nothing is looked for in the environment, and no metadata service is asked but by [`Service::Instance`], which reaches that
 //! one address and nothing else.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Error;
@@ -28,11 +27,13 @@ mod call;
 mod gcp;
 mod instance;
 mod lease;
+mod subject;
 
 pub(super) use lease::Leased;
+pub use subject::{Subject, SubjectToken};
 
-/// How long a token is tried after it has expired by our clock: the service's own decides.
-const SKEW: Duration = Duration::from_secs(30);
+/// Longest life of keys that is believed where nothing shorter was asked for.
+const LIFE_MAX: Duration = Duration::from_hours(24);
 
 /// How keys are had, and for whom.
 #[derive(Debug, Clone)]
@@ -75,6 +76,8 @@ pub enum Service {
 /// A role of AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aws {
+    /// Audience of the tokens that it takes. It is not sent: a token for another audience is another one.
+    pub token_audience: String,
     /// ARN of the role.
     pub role_arn: String,
     /// Name of the session, for the audit log: 2 to 64 of letters, digits and `_+=,.@-`.
@@ -88,6 +91,8 @@ pub struct Aws {
 /// A workload identity pool of Google Cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gcp {
+    /// Audience of the tokens that it takes. It is not sent: a token for another audience is another one.
+    pub token_audience: String,
     /// Full name of the pool's provider: `//iam.googleapis.com/projects/…/providers/…`.
     pub audience: String,
     /// Mail address of a service account that is impersonated; default: none, the pool's principal reads itself.
@@ -101,6 +106,8 @@ pub struct Gcp {
 /// An application, or user-assigned identity, of Microsoft Entra ID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Azure {
+    /// Audience of the tokens that it takes. It is not sent: a token for another audience is another one.
+    pub token_audience: String,
     /// The directory.
     pub tenant_id: String,
     /// The application's or identity's client id.
@@ -114,85 +121,6 @@ pub struct Azure {
 pub struct Instance {
     /// Base URL of the metadata service; default: its fixed address. Another one is subject to the source's address rules.
     pub endpoint: Option<String>,
-}
-
-/// A workload's token for the service. Never shown.
-#[derive(Clone)]
-pub struct SubjectToken {
-    text: String,
-    expires: Option<SystemTime>,
-}
-
-impl SubjectToken {
-    /// A token, and when it expires; `None` if that is not known.
-    pub fn new(text: impl Into<String>, expires: Option<SystemTime>) -> Self {
-        Self {
-            text: text.into(),
-            expires,
-        }
-    }
-}
-
-impl fmt::Debug for SubjectToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SubjectToken")
-            .field("expires", &self.expires)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The newest token of one workload. Whoever brings tokens and whoever exchanges them share it.
-#[derive(Debug, Default)]
-pub struct Subject(Mutex<Newest>);
-
-#[derive(Debug, Default)]
-struct Newest {
-    token: Option<SubjectToken>,
-    /// How often the token was replaced.
-    version: u64,
-}
-
-impl Subject {
-    /// A workload that has brought no token yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes a token in place of the one that is known, unless that one is valid for longer. The next exchange uses it.
-    pub fn offer(&self, token: SubjectToken) {
-        let mut newest = self.lock();
-        let is_older = match (&newest.token, token.expires) {
-            (Some(known), Some(expires)) => known.expires.is_some_and(|until| until >= expires),
-            (Some(_), None) | (None, _) => false,
-        };
-        if !is_older {
-            newest.token = Some(token);
-            newest.version = newest.version.wrapping_add(1);
-        }
-    }
-
-    /// The token to be shown now, or in a sentence why there is none.
-    fn current(&self, now: SystemTime) -> Result<String, &'static str> {
-        let newest = self.lock();
-        let token = newest
-            .token
-            .as_ref()
-            .ok_or("the pod has brought no token for it")?;
-        match token.expires.and_then(|until| until.checked_add(SKEW)) {
-            Some(end) if end <= now => Err(
-                "the pod's token has expired and no newer one has come; kubelet brings one when it mounts a volume for a pod of this service account",
-            ),
-            Some(_) | None => Ok(token.text.clone()),
-        }
-    }
-
-    fn version(&self) -> u64 {
-        self.lock().version
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Newest> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Why there are no keys. Everyone who waited is told the same.
@@ -242,18 +170,28 @@ enum Client {
     Instance(instance::Client),
 }
 
-impl Exchanger {
+/// Hosts that a source's exchange asks, without ports.
+pub(super) fn hosts(config: &SourceConfig, service: &Service) -> Result<Vec<String>, Error> {
+    Ok(match Client::new(config, service)? {
+        Client::Aws(client) => client.hosts(),
+        Client::Gcp(client) => client.hosts(),
+        Client::Azure(client) => client.hosts(),
+        Client::Instance(client) => client.hosts(),
+    })
+}
+
+impl Client {
     /// Checks that the service fits the source's URL, and its own URLs.
-    fn new(config: &SourceConfig, exchange: &Exchange, gate: Arc<dyn Gate>) -> Result<Self, Error> {
+    fn new(config: &SourceConfig, service: &Service) -> Result<Self, Error> {
         let store = scheme(&config.url)?;
-        let client = match (&exchange.service, store) {
-            (Service::Aws(role), Scheme::S3) => Client::Aws(aws::Client::new(role, config)?),
-            (Service::Gcp(pool), Scheme::Gcs) => Client::Gcp(gcp::Client::new(pool, config)?),
+        Ok(match (service, store) {
+            (Service::Aws(role), Scheme::S3) => Self::Aws(aws::Client::new(role, config)?),
+            (Service::Gcp(pool), Scheme::Gcs) => Self::Gcp(gcp::Client::new(pool, config)?),
             (Service::Azure(identity), Scheme::Azure) => {
-                Client::Azure(azure::Client::new(identity, config)?)
+                Self::Azure(azure::Client::new(identity, config)?)
             }
             (Service::Instance(instance), _) => {
-                Client::Instance(instance::Client::new(instance, store, config)?)
+                Self::Instance(instance::Client::new(instance, store, config)?)
             }
             (Service::Aws(_) | Service::Gcp(_) | Service::Azure(_), _) => {
                 return Err(Error::Reference(format!(
@@ -261,7 +199,13 @@ impl Exchanger {
                     config.label()
                 )));
             }
-        };
+        })
+    }
+}
+
+impl Exchanger {
+    fn new(config: &SourceConfig, exchange: &Exchange, gate: Arc<dyn Gate>) -> Result<Self, Error> {
+        let client = Client::new(config, &exchange.service)?;
         let transport = match &client {
             Client::Instance(client) => client.transport(config, gate),
             Client::Aws(_) | Client::Gcp(_) | Client::Azure(_) => Transport::new(config, gate),
@@ -345,30 +289,6 @@ mod tests {
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    fn token(text: &str, expires: u64) -> SubjectToken {
-        SubjectToken::new(text, Some(at(expires)))
-    }
-
-    #[test]
-    fn the_token_that_is_valid_for_longest_is_shown_and_none_that_has_expired() {
-        let subject = Subject::new();
-        assert_eq!(
-            subject.current(at(0)),
-            Err("the pod has brought no token for it")
-        );
-        subject.offer(token("canary-1", 100));
-        subject.offer(token("canary-2", 200));
-        // Another pod of the same service account has an older one.
-        subject.offer(token("canary-1", 100));
-        assert_eq!(subject.version(), 2);
-        assert_eq!(subject.current(at(229)).as_deref(), Ok("canary-2"));
-        let expired = subject.current(at(230)).unwrap_err();
-        assert!(expired.starts_with("the pod's token has expired and no newer one has come"));
-        subject.offer(SubjectToken::new("canary-3", None));
-        assert_eq!(subject.current(at(9999)).as_deref(), Ok("canary-3"));
-        assert!(!format!("{subject:?}").contains("canary"));
     }
 
     #[test]

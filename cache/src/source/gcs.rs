@@ -39,12 +39,7 @@ struct Account {
 /// The source of a `gs://` configuration.
 pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dyn Source>, Error> {
     let (bucket, prefix) = bucket_and_base(&config.url)?;
-    let endpoint = config
-        .endpoint
-        .as_deref()
-        .unwrap_or("https://storage.googleapis.com");
-    let addressing = config.addressing.unwrap_or(Addressing::Path);
-    let base = s3::bucket_url(&config.checked_endpoint(endpoint)?, &bucket, addressing)?;
+    let base = own_url(config, &bucket)?;
     let file = config.credentials_file.clone();
     let file = file.filter(|_| config.auth == Auth::Files);
     let credentials = match file {
@@ -66,6 +61,16 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
         dialect: Dialect::Gcs(Gcs { base, account }),
     };
     Ok(Arc::new(Remote::new(config, parts)))
+}
+
+/// URL of the configuration's bucket, without a slash at its end.
+pub(super) fn own_url(config: &SourceConfig, bucket: &str) -> Result<String, Error> {
+    let endpoint = config
+        .endpoint
+        .as_deref()
+        .unwrap_or("https://storage.googleapis.com");
+    let addressing = config.addressing.unwrap_or(Addressing::Path);
+    s3::bucket_url(&config.checked_endpoint(endpoint)?, bucket, addressing)
 }
 
 impl Gcs {

@@ -18,10 +18,10 @@ use super::collect::{Collector, Item};
 use super::config::{Auth, SourceConfig};
 use super::connector::{Reply, Transport};
 use super::outcome::{self, Asked};
-use super::place::bad;
+use super::place::bad_url;
 use super::remote::{KEY, join};
 use super::{Body, Entry, Error, Limits, Listing, Source, Version, answer, date};
-use crate::gate::{Gate, Refusal};
+use crate::gate::{Gate, Redirection, Refusal};
 use crate::path::{Escaped, RelPath};
 
 /// Most redirects of one request.
@@ -30,6 +30,7 @@ const REDIRECTS_MAX: usize = 3;
 const PROBES: usize = 8;
 
 /// A web server and the files it is known to have. Keys are paths from the root of the host.
+#[derive(Clone)]
 struct Web {
     name: String,
     uid: String,
@@ -40,6 +41,8 @@ struct Web {
     redirect_hosts: Vec<String>,
     allow_http: bool,
     transport: Transport,
+    /// On whose behalf redirects are followed.
+    load: String,
 }
 
 impl fmt::Debug for Web {
@@ -54,7 +57,7 @@ impl fmt::Debug for Web {
 /// The source of an `http(s)://` configuration.
 pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dyn Source>, Error> {
     if config.auth != Auth::Anonymous {
-        return Err(bad(
+        return Err(bad_url(
             &config.url,
             "is a web server: only auth = \"anonymous\" is possible",
         ));
@@ -62,7 +65,7 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
     let mut origin = config.checked_endpoint(&config.url)?;
     let base = percent_decode_str(origin.path().trim_matches('/'))
         .decode_utf8()
-        .map_err(|_| bad(&config.url, "is not UTF-8"))?
+        .map_err(|_| bad_url(&config.url, "is not UTF-8"))?
         .into_owned();
     if !base.is_empty() {
         RelPath::parse(&base)?;
@@ -80,6 +83,7 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
         redirect_hosts: config.redirect_hosts.clone(),
         allow_http: config.allow_http,
         transport: Transport::new(config, gate),
+        load: String::new(),
     }))
 }
 
@@ -123,7 +127,7 @@ impl Web {
 
     async fn probe(&self, key: String) -> Result<Item, Error> {
         if key.is_empty() {
-            return Err(bad(self.origin.as_str(), "names no file"));
+            return Err(bad_url(self.origin.as_str(), "names no file"));
         }
         let subject = format!("{} at {}", Escaped(&key), self.host());
         let reply = self.send(&Method::HEAD, &key, |_| {}).await?;
@@ -238,7 +242,11 @@ impl Web {
                 Escaped(host)
             )));
         }
-        self.transport.gate().redirect(&self.name, host)?;
+        self.transport.gate().redirect(&Redirection {
+            source: &self.name,
+            host,
+            load: &self.load,
+        })?;
         Ok(to)
     }
 
@@ -269,6 +277,17 @@ impl Source for Web {
 
     fn uid(&self) -> &str {
         &self.uid
+    }
+
+    fn base(&self) -> &str {
+        &self.base
+    }
+
+    fn on_behalf_of(&self, load: &str) -> Option<Arc<dyn Source>> {
+        Some(Arc::new(Self {
+            load: load.to_owned(),
+            ..self.clone()
+        }))
     }
 
     fn list<'a>(

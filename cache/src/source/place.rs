@@ -24,8 +24,8 @@ pub(super) fn scheme(url: &str) -> Result<Scheme, Error> {
         Some("az") => Ok(Scheme::Azure),
         Some("http" | "https") => Ok(Scheme::Http),
         Some("file") => Ok(Scheme::File),
-        _ => Err(bad(
-            &without_secrets(url),
+        _ => Err(bad_url(
+            url,
             "is not the URL of a source: use s3://bucket/path, gs://bucket/path, az://account/container/path, \
              https://host/file or file:///directory",
         )),
@@ -62,7 +62,7 @@ pub fn parse_url(text: &str) -> Result<(SourceConfig, String), Error> {
             .get(2..)
             .is_some_and(|named| named.iter().all(|part| !part.is_empty()));
     if !complete {
-        return Err(bad(text, "names no bucket, container or host"));
+        return Err(bad_url(text, "names no bucket, container or host"));
     }
     config.url = head.join("/");
     let path = if kind == Scheme::Http {
@@ -82,54 +82,107 @@ fn decoded(text: &str, path: &str) -> Result<String, Error> {
     percent_encoding::percent_decode_str(path)
         .decode_utf8()
         .map(std::borrow::Cow::into_owned)
-        .map_err(|_| bad(text, "is not UTF-8"))
+        .map_err(|_| bad_url(text, "is not UTF-8"))
 }
 
 /// A URL with a host and without credentials, query and fragment.
 pub(super) fn checked_url(text: &str) -> Result<Url, Error> {
     refuse_extras(text)?;
-    let url = Url::parse(text).map_err(|_| bad(text, "is not a URL"))?;
+    let url = Url::parse(text).map_err(|_| bad_url(text, "is not a URL"))?;
+    // What will be used decides, in whatever words it is written.
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    refuse(
+        text,
+        has_user,
+        url.query().is_some(),
+        url.fragment().is_some(),
+    )?;
     if url.host_str().is_none_or(str::is_empty) {
-        return Err(bad(text, "names no host"));
+        return Err(bad_url(text, "names no host"));
     }
     Ok(url)
 }
 
+/// Refuses what can be seen before a URL is understood. The keys of a bucket may have `?` and `#`.
 fn refuse_extras(text: &str) -> Result<(), Error> {
-    let authority = text.split('/').nth(2).unwrap_or_default();
-    let why = if authority.contains('@') {
+    let Pieces {
+        scheme, authority, ..
+    } = pieces(text);
+    let is_web = ["http", "https"]
+        .iter()
+        .any(|web| scheme.eq_ignore_ascii_case(web));
+    refuse(
+        text,
+        authority.contains('@'),
+        is_web && text.contains('?'),
+        is_web && text.contains('#'),
+    )?;
+    if text.chars().any(char::is_control) {
+        return Err(bad_url(text, "has a control character"));
+    }
+    Ok(())
+}
+
+fn refuse(text: &str, has_user: bool, has_query: bool, has_fragment: bool) -> Result<(), Error> {
+    let why = if has_user {
         "carries credentials, which belong into files"
-    } else if text.starts_with("http") && text.contains('?') {
+    } else if has_query {
         "has a query, which may carry a signature: use a plain URL"
-    } else if text.starts_with("http") && text.contains('#') {
+    } else if has_fragment {
         "has a fragment"
-    } else if text.chars().any(char::is_control) {
-        "has a control character"
     } else {
         return Ok(());
     };
-    Err(bad(&without_secrets(text), why))
+    Err(bad_url(text, why))
+}
+
+/// A URL by its words.
+struct Pieces<'a> {
+    scheme: &'a str,
+    slashes: &'a str,
+    authority: &'a str,
+    rest: &'a str,
+}
+
+/// Takes a URL apart as clients do: however many slashes there are in front of the authority, whichever way they lean and
+/// whatever invisible is between them (WHATWG URL, "special authority ignore slashes state").
+fn pieces(text: &str) -> Pieces<'_> {
+    let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+    let is_slash = |it: char| matches!(it, '/' | '\\');
+    let authority = rest.trim_start_matches(|it: char| is_slash(it) || it.is_control());
+    let (slashes, _) = rest.split_at(rest.len().saturating_sub(authority.len()));
+    let end = authority.find(|it: char| is_slash(it) || matches!(it, '?' | '#'));
+    let (authority, rest) = authority.split_at(end.unwrap_or(authority.len()));
+    Pieces {
+        scheme,
+        slashes,
+        authority,
+        rest,
+    }
 }
 
 /// The part of a URL that may be shown: no user information, query or fragment.
 fn without_secrets(text: &str) -> String {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    match text.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = match rest.find('/') {
-                Some(at) => rest.split_at(at),
-                None => (rest, ""),
-            };
-            let host = authority.rsplit('@').next().unwrap_or_default();
-            format!("{scheme}://{host}{path}")
-        }
-        None => text.to_owned(),
-    }
+    let Pieces {
+        scheme,
+        slashes,
+        authority,
+        rest,
+    } = pieces(text);
+    let colon = if text.contains(':') { ":" } else { "" };
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}{colon}{slashes}{host}{path}")
 }
 
 /// A sentence about a text that was given.
 pub(super) fn bad(text: &str, why: &str) -> Error {
     Error::Reference(format!("{} {why}", Escaped(text)))
+}
+
+/// A sentence about a URL, without what may be secret in it.
+pub(super) fn bad_url(text: &str, why: &str) -> Error {
+    bad(&without_secrets(text), why)
 }
 
 /// Bucket and base prefix of `s3://bucket/base` and its like, checked; the base has no slash at its end.
@@ -156,7 +209,7 @@ pub(super) fn check_name(url: &str, name: &str) -> Result<(), Error> {
     if sound {
         Ok(())
     } else {
-        Err(bad(
+        Err(bad_url(
             url,
             "does not name a valid bucket, container or account",
         ))
@@ -198,10 +251,36 @@ mod tests {
             ("https://user:canary@host/x", "carries credentials"),
             ("https://host/x?sig=canary", "has a query"),
             ("ftp://user:canary@host/x?sig=canary", "is not the URL"),
+            ("https:/user:canary@host/x", "is not the URL"),
+            ("user:canary@host/x", "is not the URL"),
+            ("https:///user:canary@host/x", "carries credentials"),
+            ("https://\\user:canary@host/x", "carries credentials"),
+            ("https:///\t/user:canary@host/x", "carries credentials"),
+            ("s3:///user:canary@bucket/x", "carries credentials"),
         ] {
             let error = parse_url(text).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
             assert!(!error.contains("canary"), "{error}");
         }
+    }
+    #[test]
+    fn a_url_of_other_words_is_refused_for_what_it_means() {
+        for (text, words) in [
+            ("HTTPS:user:canary@host", "carries credentials"),
+            (" https:\\\\user:canary@host", "carries credentials"),
+            ("https:///@host", "carries credentials"),
+            ("Https://host/?sig=canary", "has a query"),
+            (" https://host/?sig=canary", "has a query"),
+            ("HTTPS://host/#canary", "has a fragment"),
+            ("https:///user:canary@ho st/", "carries credentials"),
+            ("gopher:///x", "names no host"),
+            ("https://ho st/", "is not a URL"),
+        ] {
+            let error = checked_url(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+            assert!(!error.contains("canary"), "{error}");
+        }
+        let url = checked_url("HTTPS:///host:8443/base").unwrap();
+        assert_eq!(url.as_str(), "https://host:8443/base");
     }
 }

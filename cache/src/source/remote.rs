@@ -24,6 +24,10 @@ use crate::path::{Escaped, RelPath};
 
 /// Most bytes of one page of a listing: 1,000 keys of 1,024 bytes, each byte escaped, and what is around them.
 const PAGE_MAX: usize = 8 << 20;
+/// Longest `ETag` and generation of a listing: a response says them in a header.
+const VERSION_MAX: usize = 1 << 10;
+/// Longest token of a next page. Servers make it of the last key, whose 1,024 characters have up to 4 bytes each, in base64.
+const TOKEN_MAX: usize = 1 << 13;
 /// Objects asked for per page.
 const PAGE_OBJECTS: u32 = 1000;
 
@@ -55,6 +59,25 @@ pub(super) struct Page {
     pub(super) items: Vec<Item>,
     /// Token of the next page.
     pub(super) next: Option<String>,
+}
+
+impl Page {
+    /// What is longer than anybody's: it would be kept, and sent back with every request.
+    fn overlong(&self) -> Option<&'static str> {
+        let is_over = |text: &Option<String>, most: usize| {
+            text.as_ref().is_some_and(|text| text.len() > most)
+        };
+        let versions = || self.items.iter().map(|item| &item.version);
+        if is_over(&self.next, TOKEN_MAX) {
+            Some("a listing with a continuation token of more than 8 KiB")
+        } else if versions().any(|it| is_over(&it.etag, VERSION_MAX)) {
+            Some("a listing with an ETag of more than 1 KiB")
+        } else if versions().any(|it| is_over(&it.version, VERSION_MAX)) {
+            Some("a listing with a generation of more than 1 KiB")
+        } else {
+            None
+        }
+    }
 }
 
 /// A bucket or container and a base prefix in it.
@@ -147,9 +170,14 @@ impl Remote {
             what: what.to_owned(),
         };
         let text = std::str::from_utf8(body).map_err(|_| wrong("a listing that is not UTF-8"))?;
-        self.dialect
+        let page = self
+            .dialect
             .parse_page(text)?
-            .ok_or_else(|| wrong("a listing that cannot be read"))
+            .ok_or_else(|| wrong("a listing that cannot be read"))?;
+        match page.overlong() {
+            Some(what) => Err(wrong(what)),
+            None => Ok(page),
+        }
     }
 
     async fn get(&self, entry: &Entry, range: Range<u64>) -> Result<Body, Error> {
@@ -213,6 +241,10 @@ impl Source for Remote {
 
     fn uid(&self) -> &str {
         &self.uid
+    }
+
+    fn base(&self) -> &str {
+        &self.base
     }
 
     fn list<'a>(

@@ -29,25 +29,34 @@ pub(super) struct S3 {
 /// The source of an `s3://` configuration.
 pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dyn Source>, Error> {
     let (bucket, prefix) = bucket_and_base(&config.url)?;
-    let region = config
-        .region
-        .clone()
-        .unwrap_or_else(|| "us-east-1".to_owned());
-    check_region(&region)?;
-    let endpoint = match &config.endpoint {
-        Some(endpoint) => config.checked_endpoint(endpoint)?,
-        None => config.checked_endpoint(&format!("https://s3.{region}.amazonaws.com"))?,
-    };
-    let base = bucket_url(&endpoint, &bucket, addressing(config, &bucket))?;
+    let base = own_url(config, &bucket)?;
     let parts = Parts {
         uid: format!("s3:{base}"),
         place: format!("bucket {}", Escaped(&bucket)),
         base: prefix,
         credentials: Credentials::from_config(config, &gate)?,
         transport: Transport::new(config, gate),
-        dialect: Dialect::S3(S3 { base, region }),
+        dialect: Dialect::S3(S3 {
+            base,
+            region: region(config).to_owned(),
+        }),
     };
     Ok(Arc::new(Remote::new(config, parts)))
+}
+
+/// URL of the configuration's bucket, without a slash at its end.
+pub(super) fn own_url(config: &SourceConfig, bucket: &str) -> Result<String, Error> {
+    let region = region(config);
+    check_region(region)?;
+    let endpoint = match &config.endpoint {
+        Some(endpoint) => config.checked_endpoint(endpoint)?,
+        None => config.checked_endpoint(&format!("https://s3.{region}.amazonaws.com"))?,
+    };
+    bucket_url(&endpoint, bucket, addressing(config, bucket))
+}
+
+fn region(config: &SourceConfig) -> &str {
+    config.region.as_deref().unwrap_or("us-east-1")
 }
 
 fn addressing(config: &SourceConfig, bucket: &str) -> Addressing {

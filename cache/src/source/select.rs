@@ -4,7 +4,7 @@
 //! without a slash is matched against the file's name at any depth (`*.safetensors`), one with a slash against
 //! the whole path. A file is wanted if there is no include pattern or one matches, and no exclude pattern does.
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{ErrorKind, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::{Error, Listing};
 use crate::path::{Escaped, RelPath};
@@ -98,7 +98,7 @@ impl Patterns {
                 .literal_separator(true)
                 .backslash_escape(true)
                 .build()
-                .map_err(|error| bad(&format!("is not a glob: {}", error.kind())))?;
+                .map_err(|error| bad(&format!("is not a glob: {}", shown(error.kind()))))?;
             if text.contains('/') {
                 paths.add(glob);
             } else {
@@ -107,7 +107,8 @@ impl Patterns {
         }
         let build = |set: &GlobSetBuilder| {
             set.build().map_err(|error| {
-                Error::Reference(format!("{which} patterns are too large: {}", error.kind()))
+                let why = shown(error.kind());
+                Error::Reference(format!("{which} patterns are too large: {why}"))
             })
         };
         Ok(Self {
@@ -120,6 +121,15 @@ impl Patterns {
     fn matches(&self, path: &RelPath) -> bool {
         self.names.is_match(path.file_name()) || self.paths.is_match(path.as_str())
     }
+}
+
+/// What is wrong with a glob, with the characters escaped that it has from the glob.
+fn shown(kind: &ErrorKind) -> String {
+    let character = |it: char| match it {
+        ' '..='~' => it.to_string(),
+        it => it.escape_default().to_string(),
+    };
+    kind.to_string().chars().map(character).collect()
 }
 
 #[cfg(test)]

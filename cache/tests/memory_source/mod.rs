@@ -19,6 +19,7 @@ use tonnage_cache::source::{self, Body, Entry, Error, Limits, Listing, Source, V
 #[derive(Debug)]
 pub(crate) struct MemorySource {
     uid: String,
+    base: String,
     objects: Mutex<BTreeMap<String, (Bytes, String)>>,
     served: Mutex<HashMap<String, u64>>,
     listings: Mutex<u64>,
@@ -31,6 +32,7 @@ impl MemorySource {
     pub(crate) fn new(uid: &str) -> Self {
         Self {
             uid: uid.to_owned(),
+            base: String::new(),
             objects: Mutex::default(),
             served: Mutex::default(),
             listings: Mutex::default(),
@@ -44,6 +46,14 @@ impl MemorySource {
     pub(crate) fn guarded(uid: &str) -> Self {
         Self {
             turnstile: Some(Semaphore::new(0)),
+            ..Self::new(uid)
+        }
+    }
+
+    /// Everything lies below this path.
+    pub(crate) fn based(uid: &str, base: &str) -> Self {
+        Self {
+            base: base.to_owned(),
             ..Self::new(uid)
         }
     }
@@ -91,15 +101,18 @@ impl Source for MemorySource {
         &self.uid
     }
 
+    fn base(&self) -> &str {
+        &self.base
+    }
+
     fn list<'a>(&'a self, prefix: &'a str, _: &'a Limits) -> BoxFuture<'a, Result<Listing, Error>> {
         Box::pin(async move {
             *self.listings.lock().unwrap() += 1;
             let objects = self.objects.lock().unwrap();
-            let start = if prefix.is_empty() {
-                String::new()
-            } else {
-                format!("{prefix}/")
-            };
+            let parts = [self.base.as_str(), prefix].into_iter();
+            let parts = parts.filter(|part| !part.is_empty());
+            let start: Vec<String> = parts.map(|part| format!("{part}/")).collect();
+            let start = start.concat();
             let mut entries = Vec::new();
             for (key, (bytes, etag)) in objects.iter() {
                 if let Some(rest) = key.strip_prefix(&start) {

@@ -6,6 +6,7 @@ mod azure;
 mod gcp;
 mod instance;
 mod renewal;
+mod slow;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -80,6 +81,17 @@ impl World {
         assert!(!shown.contains("canary"), "{shown}");
         (error.kind(), error.to_string())
     }
+}
+
+/// Lists until it is so: keys that are still good are renewed beside the requests that they sign.
+async fn list_until(world: &World, is_so: impl Fn() -> bool) {
+    let listing = async {
+        while !is_so() {
+            world.list().await.unwrap();
+        }
+    };
+    let patience = Duration::from_secs(10);
+    tokio::time::timeout(patience, listing).await.unwrap();
 }
 
 fn at(seconds: u64) -> SystemTime {

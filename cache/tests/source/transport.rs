@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tonnage_cache::gate::{Connection, Demand, Gate, OpenGate, Permit, Refusal};
+use tonnage_cache::gate::{Connection, Demand, Gate, OpenGate, Permit, Redirection, Refusal};
 use tonnage_cache::source::config::{SourceConfig, build};
 use tonnage_cache::source::{Entry, Error, Limits, Source, read as read_some, read_to_end};
 
@@ -292,8 +292,8 @@ impl Gate for Counting {
         Ok(())
     }
 
-    fn redirect(&self, source: &str, host: &str) -> Result<(), Refusal> {
-        OpenGate.redirect(source, host)
+    fn redirect(&self, redirection: &Redirection<'_>) -> Result<(), Refusal> {
+        OpenGate.redirect(redirection)
     }
 
     fn admit<'a>(

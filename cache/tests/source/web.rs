@@ -1,9 +1,11 @@
 //! Files on a web server.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use futures::future::BoxFuture;
 use tonnage_cache::error::Kind;
-use tonnage_cache::source::config::{SourceConfig, parse_url};
+use tonnage_cache::gate::{Connection, Demand, Gate, OpenGate, Permit, Redirection, Refusal};
+use tonnage_cache::source::config::{SourceConfig, build, parse_url};
 use tonnage_cache::source::{Error, Limits, Source};
 
 use super::conformance::{NAMES, check, content};
@@ -180,4 +182,57 @@ async fn without_an_etag_the_date_pins() {
     );
     let error = source.open(&entry, 5..10).await.map(drop).unwrap_err();
     assert!(matches!(error, Error::Changed { .. }), "{error}");
+}
+
+/// Notes on whose behalf redirects are followed.
+#[derive(Debug, Default)]
+struct Asked(Mutex<Vec<(String, String)>>);
+
+impl Gate for Asked {
+    fn connect(&self, _: &Connection) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn redirect(&self, redirection: &Redirection<'_>) -> Result<(), Refusal> {
+        let Redirection { source, host, load } = *redirection;
+        assert_eq!(source, "web");
+        let asked = (load.to_owned(), host.to_owned());
+        self.0.lock().unwrap().push(asked);
+        if load == "closed" {
+            return Err(Refusal::Denied("not for this load".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Result<Box<dyn Permit>, Refusal>> {
+        OpenGate.admit(demand)
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_asked_for_on_behalf_of_the_load_that_meets_it() {
+    let server = Responder::start(|head| match head.target.as_str() {
+        "/here" => raw(
+            "302 Found",
+            &[("Location", "/there"), ("Content-Length", "0")],
+            b"",
+        ),
+        _ => file(head, b"there", "\"t\""),
+    })
+    .await;
+    let gate = Arc::new(Asked::default());
+    let source = build(&config(&server, ""), Arc::<Asked>::clone(&gate)).unwrap();
+    let limits = Limits::default();
+    for (load, is_open) in [("open", true), ("closed", false)] {
+        let own = source.on_behalf_of(load).unwrap();
+        assert_eq!((own.uid(), own.name()), (source.uid(), source.name()));
+        let listing = own.list("here", &limits).await;
+        assert_eq!(listing.is_ok(), is_open, "{load}");
+        let error = listing.err().map(|error| error.to_string());
+        let expected = (!is_open).then(|| "not for this load".to_owned());
+        assert_eq!(error, expected);
+    }
+    let asked: Vec<(String, String)> = gate.0.lock().unwrap().clone();
+    let at = |load: &str| (load.to_owned(), "127.0.0.1".to_owned());
+    assert_eq!(asked, [at("open"), at("closed")]);
 }

@@ -79,7 +79,7 @@ impl Namespaces {
             ))),
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
                 Err(Refusal::Unavailable(
-                    "the API server does not let the driver read namespaces, whose labels this source's spec.consumers asks for: its ClusterRole needs the verb get for namespaces"
+                    "the API server does not let the driver read namespaces, whose labels the spec.consumers of this source or an EgressPolicy asks for: its ClusterRole needs the verb get for namespaces"
                         .to_owned(),
                 ))
             }

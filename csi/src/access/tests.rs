@@ -13,6 +13,8 @@ use tonnage_cache::source::config::{SourceConfig, build};
 use tower_test::mock::pair;
 
 use super::*;
+use crate::egress::compiled::Compiled;
+use crate::egress::policy::DefaultEgress;
 use crate::identity::{Credentials, Secrets, TOKENS};
 use crate::volume::PodInfo;
 
@@ -204,7 +206,8 @@ async fn decided(
         pod_uid: Some(POD),
     };
     let (decision, asked) = beside(answers, async |client| {
-        authorizer(client, sources).authorize(&question).await
+        let authorized = authorizer(client, sources).authorize(&question).await;
+        authorized.map(|authorized| authorized.principal)
     })
     .await;
     let shown = format!("{decision:?}");
@@ -227,6 +230,8 @@ async fn whoever_the_api_server_vouches_for_and_a_rule_names_is_a_principal() {
         Ok(Principal {
             name: "system:serviceaccount:team-a:default".to_owned(),
             namespace: "team-a".to_owned(),
+            service_account: "default".to_owned(),
+            labels: Arc::default(),
         })
     );
     assert_eq!(paths(&asked), [REVIEWS]);
@@ -237,6 +242,38 @@ async fn whoever_the_api_server_vouches_for_and_a_rule_names_is_a_principal() {
         question["spec"],
         json!({"audiences": ["csi.tonnage.dev"], "token": CANARY})
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_are_carried_where_a_rule_of_egress_may_ask_for_them() {
+    let (sources, attributes, credentials) = (open_sources(), wanted(), credentials(&tokens()));
+    let question = Question {
+        credentials: &credentials,
+        attributes: &attributes,
+        pod_uid: Some(POD),
+    };
+    let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
+    let rulebook = Rulebook::new(DefaultEgress::Allow, clock);
+    let policy = Compiled::from_json(&json!({
+        "apiVersion": "tonnage.dev/v1alpha1",
+        "kind": "EgressPolicy",
+        "metadata": {"name": "p", "uid": "u"},
+        "spec": {"namespaces": {"matchLabels": {"tier": "gold"}}},
+    }));
+    rulebook.replace(vec![policy], Duration::ZERO);
+    let answers = vec![accepted(), namespace(&json!({"tier": "gold"}))];
+    let (authorized, asked) = beside(answers, async |client| {
+        let authorizer = authorizer(client, &sources).governed_by(rulebook.clone());
+        authorizer.authorize(&question).await
+    })
+    .await;
+    let Authorized { principal, object } = authorized.unwrap();
+    assert_eq!(
+        principal.labels.get("tier").map(String::as_str),
+        Some("gold")
+    );
+    assert_eq!(object, sources.spec("models").ok());
+    assert_eq!(paths(&asked), [REVIEWS, NAMESPACE]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 use tonnage_cache::source::config::SourceConfig;
 use tonnage_csi::run::{self, ControllerSettings, NodeSettings};
 
+use super::default_egress::DefaultEgress;
 use super::place::{Place, Sources};
 use crate::config::{self, Config};
 use crate::exit::{Code, Failure};
@@ -77,6 +78,16 @@ pub(crate) struct Node {
     /// Accept, in a cluster, a cache on kubelet's file system, where a full one can make kubelet evict pods
     #[arg(long, env = "TONNAGE_FORCE_ROOT_FILESYSTEM")]
     pub(crate) force_root_filesystem: bool,
+    /// What namespaces may load, in a cluster, that no `EgressPolicy` selects [default: allow]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        hide_possible_values = true,
+        env = "TONNAGE_DEFAULT_EGRESS",
+        help_heading = "Kubernetes"
+    )]
+    pub(crate) default_egress: Option<DefaultEgress>,
     #[command(flatten)]
     pub(crate) kubernetes: Kubernetes,
     #[command(flatten)]
@@ -137,6 +148,7 @@ impl Node {
             revision_ttl,
             otlp_endpoint,
             force_root_filesystem,
+            default_egress,
             kubernetes,
             sources,
             place,
@@ -152,6 +164,7 @@ impl Node {
             revision_ttl: file_revision_ttl,
             otlp_endpoint: file_otlp,
             force_root_filesystem: file_force,
+            default_egress: file_egress,
             kubernetes: file_kubernetes,
             namespace: file_namespace,
         } = config.node.clone();
@@ -179,6 +192,10 @@ impl Node {
             hold_max: time(hold_max.or(file_hold_max)),
             otlp_endpoint: otlp_endpoint.or(file_otlp),
             force_root_filesystem: force_root_filesystem || file_force,
+            default_egress: default_egress
+                .or(file_egress)
+                .map(Into::into)
+                .unwrap_or_default(),
             driver_name: DRIVER_NAME.to_owned(),
         })
     }

@@ -62,7 +62,7 @@ pub struct CacheQuotaSpec {
 
 /// Limits on each node. What is not set is not limited.
 #[derive(Serialize, Deserialize, KubeSchema, Debug, Clone, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeQuota {
     /// Bytes that the volumes show, summed over volumes: content that two of them share counts twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ pub struct NodeQuota {
 
 /// Limits on all nodes together. What is not set is not limited.
 #[derive(Serialize, Deserialize, KubeSchema, Debug, Clone, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClusterQuota {
     /// Bytes that the volumes show, summed over volumes and nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

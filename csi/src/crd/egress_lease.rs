@@ -3,6 +3,8 @@
 //!
 //! A line is named by its account: policy, budget and namespace. `seq` numbers what a node asks on that line; a grant carries
 //! the number that it answers, so a message that is lost, repeated or late changes nothing.
+//!
+//! What the node has denied travels along, so that the controller can tell it at the policies.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -12,6 +14,10 @@ use super::egress_policy_status::NamespaceUse;
 
 /// Most lines of an object, in either half.
 pub const MOST_LINES: usize = 64;
+/// Most policies whose denials an object tells.
+pub const MOST_DENIALS: usize = 16;
+/// Most characters of a denial's sentence.
+pub const LONGEST_SENTENCE: usize = 512;
 
 /// What a node asks for. The object's name is the node's, and the Node owns it.
 #[derive(
@@ -43,6 +49,10 @@ pub struct EgressLeaseSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub demands: Vec<DemandLine>,
+    /// What it has denied, one line per policy: those that denied last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub denials: Vec<DenialLine>,
 }
 
 /// One demand.
@@ -72,6 +82,26 @@ pub struct DemandLine {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub spent_by: Vec<NamespaceUse>,
+}
+
+/// What one policy has denied on the node.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DenialLine {
+    /// Uid of the `EgressPolicy`.
+    #[schemars(length(min = 1, max = 64))]
+    pub policy_uid: String,
+    /// How often, since the start of the node's service that `incarnation` names.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+    /// The namespace of the last denial.
+    #[schemars(length(max = 63))]
+    pub last_namespace: String,
+    /// Its sentence, cut short if it is long.
+    #[schemars(length(max = 512))]
+    pub last_reason: String,
+    /// When that was, in seconds since 1970 (UTC).
+    pub last_time: i64,
 }
 
 /// What the controller grants.

@@ -121,7 +121,7 @@ const fn default_staleness() -> i64 {
 
 /// One entry of an allow-list: what fits in every list that it has. A list that it does not have fits everything.
 #[derive(Serialize, Deserialize, KubeSchema, Debug, Clone, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AllowEntry {
     /// Names of Sources.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

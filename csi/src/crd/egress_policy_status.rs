@@ -34,7 +34,8 @@ pub struct EgressPolicyStatus {
     /// What was denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied: Option<Denials>,
-    /// What the bytes that this policy allowed have cost since it was made, such as `41.20 EUR`.
+    /// The price times what is settled in the policy's budget in which most is, such as `41.20 EUR`: what its pods' bytes cost in
+    /// that window, in the month if a budget is monthly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<String>,
 }

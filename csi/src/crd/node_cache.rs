@@ -8,6 +8,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Most namespaces that a status names: those that use most.
+pub const MOST_NAMESPACES: usize = 64;
+
 /// Nothing: a `NodeCache` is named by its node, and there is nothing to set.
 #[derive(
     CustomResource, JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq,
@@ -21,7 +24,7 @@ use serde::{Deserialize, Serialize};
     category = "tonnage",
     status = "NodeCacheStatus",
     derive = "PartialEq",
-    doc = "A NodeCache says what the cache of one node holds, how full it is, what its latest loads cost and whether it is sound. The driver of the node writes it, under the node's name and owned by the Node: at most once a minute, when something has changed, and once an hour in any case.",
+    doc = "A NodeCache says what the cache of one node holds, how full it is, what its latest loads cost and whether it is sound. The driver of the node writes it, under the node's name and owned by the Node: when something has changed, at most once a minute (every 10 s where a CacheQuota with a limit for the cluster is concerned), and once an hour in any case.",
     printcolumn(
         name = "Capacity",
         type_ = "string",
@@ -128,6 +131,10 @@ pub struct NodeCacheStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub loads: Vec<CacheLoad>,
+    /// What namespaces with a `CacheQuota` have on the node, largest first: 64, or as many as fit into an object of 16 KiB.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub namespaces: Vec<NamespaceContent>,
     /// `Ready`: the cache can be read and takes volumes. `DiskPressure`: less than `reservedBytes` is free. `Damaged`:
     /// stored files turned out to be bad.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -206,6 +213,29 @@ pub struct CacheLoad {
     /// How long it took, in milliseconds.
     #[schemars(range(min = 0))]
     pub milliseconds: i64,
+}
+
+/// What volumes of a namespace, and what is retained for it, have on the node.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceContent {
+    /// The namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// Bytes that volumes show, summed over volumes; those of volumes that are being loaded are among them.
+    #[schemars(range(min = 0))]
+    pub logical_bytes: i64,
+    /// Volumes, each once however many pods show it; retained content is one.
+    #[schemars(range(min = 0))]
+    pub volumes: i64,
+    /// Bytes of their files on the disk, once per file.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub physical_bytes: i64,
+    /// Of those, bytes that another namespace uses too.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub shared_bytes: i64,
 }
 
 /// One condition, as Kubernetes' own.

@@ -118,7 +118,7 @@ pub enum AddressingStyle {
 
 /// Some pods, by namespace and service account, and what they may read.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Consumer {
     /// Which namespaces. An empty selector is all of them.
     pub namespaces: NamespaceSelector,
@@ -134,7 +134,7 @@ pub struct Consumer {
 
 /// Namespaces by name or by label; a namespace matches if `names` is empty or names it, and it has all labels.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NamespaceSelector {
     /// Names of namespaces; empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

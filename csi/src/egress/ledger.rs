@@ -72,7 +72,8 @@ pub struct Rules {
     pub most: u64,
     /// Otherwise the limit divided by this; default 32.
     pub share: u64,
-    /// Least bytes of a grant for which more was asked; default 64 MiB. A rest that is smaller is left to smaller demands.
+    /// Least bytes of a grant for which more was asked; default 64 MiB, which is more than one run of parts, so that a grant is
+    /// never too small for what is waiting. A rest that is smaller is left to smaller demands.
     pub least: u64,
     /// Term of a grant; default 900.
     pub seconds: u32,

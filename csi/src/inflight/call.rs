@@ -1,5 +1,6 @@
 //! A call and its waiter: the call may be dropped at any time, the waiter stays.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +80,21 @@ where
     /// When the waiter's first call came, on the monotonic clock.
     pub fn since(&self) -> Duration {
         self.since
+    }
+
+    /// Whether this is the waiter's first call.
+    pub fn is_first(&self) -> bool {
+        self.since == self.arrived
+    }
+
+    /// Keeps something as long as the waiter stays, in place of what was kept before. It is dropped under the registry's lock.
+    pub fn keep(&self, thing: impl Any + Send) {
+        let mut state = self.registry.lock();
+        if let Some(waiter) = state.waiters.get_mut(&self.id)
+            && waiter.generation == self.generation
+        {
+            waiter.kept = Some(Box::new(thing));
+        }
     }
 
     /// Whether the waiter is still there: nobody has unpublished its target meanwhile.

@@ -81,6 +81,27 @@ async fn a_dropped_call_leaves_the_task_running_and_the_next_call_finds_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_call_keeps_goes_with_the_waiter_and_not_with_the_call() {
+    let (tasks, clock) = registry();
+    let (_end, ended) = oneshot::channel();
+    let kept = Arc::new(());
+    let call = join(&tasks, &id("v", "t"), "k", told(ended));
+    assert!(call.is_first());
+    call.keep(Arc::clone(&kept));
+    drop(call);
+    assert_eq!(Arc::strong_count(&kept), 2);
+    clock.advance(Duration::from_secs(1));
+    let call = join(&tasks, &id("v", "t"), "k", never);
+    assert!(!call.is_first());
+    call.keep(Arc::clone(&kept));
+    assert_eq!(Arc::strong_count(&kept), 2, "in place of the first");
+    drop(call);
+    clock.advance(SILENCE);
+    tasks.sweep();
+    assert_eq!(Arc::strong_count(&kept), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_result_waits_for_a_waiter_that_was_told_to_come_back() {
     let (tasks, _) = registry();
     let (end, ended) = oneshot::channel();

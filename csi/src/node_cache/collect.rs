@@ -13,6 +13,9 @@ use tonnage_cache::store::{self, Damage, Store};
 
 use super::count::{self, Counted};
 use super::notes::{Notes, Origin};
+use super::shares::Shares;
+use crate::crd::NamespaceContent;
+use crate::govern::quotas::Quotas;
 
 /// Contents that are reported one by one.
 pub(super) const MOST_CONTENTS: usize = 50;
@@ -38,6 +41,17 @@ pub(super) struct Facts {
     pub(super) counted: Option<Counted>,
     /// Objects that were found damaged and are still missing or shown.
     pub(super) damaged: Vec<Damage>,
+    /// What namespaces with a quota have, largest first.
+    pub(super) namespaces: Vec<NamespaceContent>,
+}
+
+/// What there is to be looked at.
+#[derive(Debug)]
+pub(super) struct Sight {
+    pub(super) store: Arc<Store>,
+    pub(super) notes: Arc<Notes>,
+    pub(super) quotas: Arc<Quotas>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 /// One content.
@@ -71,23 +85,26 @@ pub(super) struct Collector {
     notes: Arc<Notes>,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
+    shares: Shares,
     known: HashMap<Digest, Known>,
     counted: Option<Counted>,
     has_looked: bool,
 }
 
 impl Collector {
-    pub(super) fn new(
-        store: Arc<Store>,
-        notes: Arc<Notes>,
-        clock: Arc<dyn Clock>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(sight: Sight, stop: CancellationToken) -> Self {
+        let Sight {
+            store,
+            notes,
+            quotas,
+            clock,
+        } = sight;
         Self {
             store,
             notes,
             clock,
             stop,
+            shares: Shares::new(quotas),
             known: HashMap::new(),
             counted: None,
             has_looked: false,
@@ -123,6 +140,7 @@ impl Collector {
             largest: self.largest(),
             counted: self.counted,
             damaged: self.store.damaged(),
+            namespaces: self.shares.look(&self.store)?,
         })
     }
 
@@ -245,12 +263,13 @@ mod tests {
             boot_id: "boot".to_owned(),
         };
         let store = Store::open(Config::new(root.path()), env).unwrap();
-        let collector = Collector::new(
-            Arc::clone(&store),
-            Arc::default(),
-            Arc::clone(&clock) as Arc<dyn Clock>,
-            CancellationToken::new(),
-        );
+        let sight = Sight {
+            store: Arc::clone(&store),
+            notes: Arc::default(),
+            quotas: Quotas::none(),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        };
+        let collector = Collector::new(sight, CancellationToken::new());
         Site {
             _root: root,
             clock,

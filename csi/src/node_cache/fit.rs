@@ -1,5 +1,5 @@
 //! Keeps a `NodeCache` below 16 KiB: long texts are shortened, and then the smallest contents and the oldest loads go until
-//! the rest fits. Pure.
+//! the rest fits; then, if ever, the namespaces that use least, because quotas of the cluster are sums of them. Pure.
 
 use crate::crd::NodeCacheStatus;
 
@@ -24,7 +24,7 @@ pub(super) fn fit(mut status: NodeCacheStatus) -> NodeCacheStatus {
         } else {
             status.loads.pop().is_some()
         };
-        if !dropped {
+        if !dropped && status.namespaces.pop().is_none() {
             break;
         }
     }
@@ -79,7 +79,8 @@ mod tests {
     use super::super::collect::MOST_CONTENTS;
     use super::*;
     use crate::crd::{
-        CacheLoad, CachedManifest, NodeCache, NodeCacheCondition, NodeCacheSpec, ReadableFigures,
+        CacheLoad, CachedManifest, MOST_NAMESPACES, NamespaceContent, NodeCache,
+        NodeCacheCondition, NodeCacheSpec, ReadableFigures,
     };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
         FieldsV1, ManagedFieldsEntry, ObjectMeta, OwnerReference, Time,
@@ -160,6 +161,7 @@ mod tests {
             manifest_count: Some(i64::MAX),
             manifests,
             loads,
+            namespaces: Vec::new(),
             conditions: ["Ready", "DiskPressure", "Damaged"].map(condition).into(),
         }
     }
@@ -234,6 +236,46 @@ mod tests {
         assert!(fitted.manifests.len() < 50 && fitted.loads.len() > 5);
         assert!(full.manifests.starts_with(&fitted.manifests));
         assert!(full.loads.starts_with(&fitted.loads));
+    }
+
+    /// Namespaces of the longest names with the largest numbers.
+    fn namespaces(count: usize) -> Vec<NamespaceContent> {
+        (0..count)
+            .map(|n| NamespaceContent {
+                namespace: format!("{n:063}"),
+                logical_bytes: i64::MAX,
+                volumes: i64::MAX,
+                physical_bytes: i64::MAX,
+                shared_bytes: i64::MAX,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn namespaces_go_only_when_contents_and_loads_are_gone() {
+        let some = NodeCacheStatus {
+            namespaces: namespaces(20),
+            ..status(
+                (0..50).map(|_| manifest("models", "llama")).collect(),
+                (0..10).map(|_| load("models", "llama")).collect(),
+                "m",
+            )
+        };
+        let fitted = fit(some);
+        assert_eq!(fitted.namespaces.len(), 20);
+        assert!(!fitted.manifests.is_empty() && !fitted.loads.is_empty());
+        let many = NodeCacheStatus {
+            namespaces: namespaces(MOST_NAMESPACES),
+            ..status(Vec::new(), vec![load("models", "llama")], "m")
+        };
+        let fitted = fit(many);
+        assert!(fitted.loads.is_empty());
+        assert!(fitted.namespaces.len() > 40, "{}", fitted.namespaces.len());
+        assert_eq!(
+            fitted.namespaces,
+            namespaces(MOST_NAMESPACES)[..fitted.namespaces.len()]
+        );
+        assert!(whole(fitted) <= MOST);
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub(super) fn status(seen: &Seen<'_>, before: Option<&NodeCacheStatus>) -> NodeC
             facts.largest.iter().map(manifest).collect()
         }),
         loads: seen.loads.iter().filter_map(load).collect(),
+        namespaces: facts.map_or_else(Vec::new, |facts| facts.namespaces.clone()),
         conditions: health::conditions(seen, before),
     }
 }
@@ -185,6 +186,7 @@ mod tests {
     use super::super::count::{Count, Counted};
     use super::super::notes::Origin;
     use super::*;
+    use crate::crd::NamespaceContent;
     use serde_json::json;
     use tonnage_cache::digest::Digest;
     use tonnage_cache::report::Phase;
@@ -224,6 +226,13 @@ mod tests {
                 names: Digest::of(b"names"),
             }),
             damaged: Vec::new(),
+            namespaces: vec![NamespaceContent {
+                namespace: "team".to_owned(),
+                logical_bytes: 30 << 30,
+                volumes: 2,
+                physical_bytes: 15 << 30,
+                shared_bytes: 0,
+            }],
         }
     }
 
@@ -283,6 +292,10 @@ mod tests {
                 "bytesByOrigin": {"source": 15_032_385_536_i64, "dedup": 1_073_741_824},
                 "milliseconds": 12_345,
             }],
+            "namespaces": [{
+                "namespace": "team", "logicalBytes": 32_212_254_720_i64, "volumes": 2,
+                "physicalBytes": 16_106_127_360_i64, "sharedBytes": 0,
+            }],
             "conditions": [
                 condition("Ready", "True", "Serving", "The cache can be read and takes volumes."),
                 condition("DiskPressure", "False", "EnoughFree", "At least reservedBytes are free."),
@@ -339,6 +352,9 @@ mod tests {
         assert!(is_news(&before, &fuller));
         let without = status(&seen(Some(&facts), &[], 300), Some(&fuller));
         assert!(is_news(&fuller, &without));
+        facts.namespaces[0].volumes += 1;
+        let loaded = status(&seen(Some(&facts), &[], 300), Some(&without));
+        assert!(is_news(&without, &loaded));
         let more = Seen {
             published: 4,
             ..seen(Some(&facts), &loads, 300)

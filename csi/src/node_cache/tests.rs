@@ -17,6 +17,8 @@ use tower_test::mock::Handle;
 use super::*;
 use crate::loads::{Load, Observer as _};
 
+mod urgent;
+
 type Server = Handle<Request<Body>, Response<Body>>;
 
 const NODE: &str = "GET /api/v1/nodes/node-1";
@@ -49,6 +51,7 @@ struct Site {
     store: Arc<Store>,
     clock: Arc<ManualClock>,
     notes: Arc<Notes>,
+    quotas: Arc<Quotas>,
     mood: tokio::sync::watch::Sender<Mood>,
     /// What the object says when it is taken over.
     before: Value,
@@ -70,6 +73,7 @@ impl Site {
             root,
             clock,
             notes: Arc::default(),
+            quotas: Quotas::none(),
             mood: tokio::sync::watch::Sender::new(Mood::Fine),
             before: Value::Null,
         }
@@ -85,6 +89,7 @@ impl Site {
             node: "node-1".to_owned(),
             store: Arc::clone(&self.store),
             notes: Arc::clone(&self.notes),
+            quotas: Arc::clone(&self.quotas),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
         };
         let told = async {

@@ -13,15 +13,25 @@ use tonnage_cache::source::select::Selection;
 use tonnage_cache::store::Holder;
 
 use super::{Error, LoadCall, PublishRequest, Publisher};
+use crate::govern::gate::Admission;
+use crate::govern::quotas::{Asked, place};
+use crate::govern::tabs::Waiter;
 use crate::identity::Principal;
 use crate::inflight::{WaiterId, Work};
-use crate::policy::Question;
+use crate::policy::{Authorized, Question, Refusal};
 use crate::status::{Cause, Rpc, code, is_uncertain};
 use crate::target::TargetPath;
 use crate::volume::{Access, Attributes, PublishIdentity};
 
 /// Longest time that authorization may take, in seconds: all pods of a claim wait behind it.
 const DECISION_SECONDS: u64 = 5;
+
+/// Who asks, for what, and by which rules they may.
+struct Decided {
+    principal: Principal,
+    reference: Reference,
+    admission: Option<Admission>,
+}
 
 impl Publisher {
     /// A call that ends with a final error must not leave a waiter from an earlier one behind.
@@ -67,45 +77,120 @@ impl Publisher {
         let (wanted, secrets) = (&request.attributes.source, &request.credentials.secrets);
         self.parts.sources.check(wanted, secrets)?;
         let limit = Duration::from_secs(DECISION_SECONDS);
-        let decision = tokio::time::timeout(limit, self.decide(request, &id.target));
-        let (principal, reference) = decision.await.map_err(|_| Error::Undecided {
+        let decision = tokio::time::timeout(limit, self.decide(request, id));
+        let Decided {
+            principal,
+            reference,
+            admission,
+        } = decision.await.map_err(|_| Error::Undecided {
             seconds: DECISION_SECONDS,
         })??;
         self.check_single(request, id)?;
         let key = task_key(&reference, &request.attributes);
+        let load = key.to_string();
+        // Before the load is joined: it asks about everyone who has a seat.
+        let stay = self.parts.quotas.enter(Asked {
+            waiter: id.clone(),
+            load: load.clone(),
+            namespace: principal.namespace.clone(),
+            place: place(wanted, &request.attributes.path),
+        })?;
         let cache = Arc::clone(&self.parts.cache);
         let mut options = LoadOptions::new(Holder::new(format!("load:{key}")));
         options.page_cache = request.attributes.page_cache;
         options.payer = principal.namespace;
+        options.load.clone_from(&load);
         options.limit_bytes = request.attributes.limit_bytes;
+        options.size_check = Some(self.parts.quotas.size_check(&load));
+        let mut seat = None;
+        let (own_seat, asked) = (&mut seat, admission.as_ref());
         let begin = move |work: Work| -> BoxFuture<'static, Result<Loaded, cache::Error>> {
+            // Before the load can ask the gate for anything.
+            let opened = asked.map(|admission| {
+                let (opened, seat) = admission.open(&options.load, Arc::clone(&work.progress));
+                *own_seat = Some(seat);
+                opened
+            });
             options.progress = work.progress;
             options.cancel = work.cancel;
-            Box::pin(async move { cache.load(&reference, &options).await })
+            Box::pin(async move {
+                let loaded = cache.load(&reference, &options).await;
+                drop(opened);
+                loaded
+            })
         };
         let retry = |error: &cache::Error| {
             is_uncertain(code(Cause::Kind(error.kind()), Rpc::NodePublishVolume))
         };
-        Ok(self
-            .loads
-            .join(id.clone(), (digest_of(identity), key), retry, begin)?)
+        let ids = (digest_of(identity), key);
+        let call = self.loads.join(id.clone(), ids, retry, begin)?;
+        let joined = |admission: &Admission| seat.or_else(|| admission.join(&load));
+        // They are given up with the waiter, however that ends.
+        call.keep((admission.as_ref().and_then(joined), stay));
+        if let Some(admission) = admission
+            && call.is_first()
+        {
+            admission.tell(&load);
+        }
+        Ok(call)
     }
 
-    /// Who asks, what exactly is to be loaded, and whether they may.
+    /// Who asks, what exactly is to be loaded, and whether they may. The rules of egress are asked before the store is: a proof
+    /// is a request, too.
     async fn decide(
         self: &Arc<Self>,
         request: &PublishRequest,
-        target: &Path,
-    ) -> Result<(Principal, Reference), Error> {
+        id: &WaiterId,
+    ) -> Result<Decided, Error> {
         let question = Question {
             credentials: &request.credentials,
             attributes: &request.attributes,
-            pod_uid: pod_of(target),
+            pod_uid: pod_of(&id.target),
         };
-        let principal = self.parts.authorizer.authorize(&question).await?;
-        let reference = self.reference(request, &principal).await?;
+        let authorized = self.parts.authorizer.authorize(&question).await?;
+        let reference = self.reference(request, &authorized.principal).await?;
+        self.check_current(&authorized)?;
+        let principal = authorized.principal;
+        let admission = self.judge(request, id, (&principal, &reference))?;
         self.parts.grants.prove(&principal, &reference).await?;
-        Ok((principal, reference))
+        Ok(Decided {
+            principal,
+            reference,
+            admission,
+        })
+    }
+
+    /// Whether the object that said yes still describes the source. It is asked after the source was looked up: had the object
+    /// changed before that, it would be another one now, because generations only grow.
+    fn check_current(&self, authorized: &Authorized) -> Result<(), Refusal> {
+        match &authorized.object {
+            Some(object) if !self.parts.sources.is_current(object) => Err(Refusal::Unavailable(
+                "the source was changed while it was decided who may use it; this is tried again by itself"
+                    .to_owned(),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What the rules of egress say, where there are some.
+    fn judge(
+        &self,
+        request: &PublishRequest,
+        id: &WaiterId,
+        (principal, reference): (&Principal, &Reference),
+    ) -> Result<Option<Admission>, Refusal> {
+        let Some(gate) = &self.parts.governor else {
+            return Ok(None);
+        };
+        let waiter = Waiter {
+            id: id.clone(),
+            namespace: principal.namespace.clone(),
+            labels: Arc::clone(&principal.labels),
+            service_account: principal.service_account.clone(),
+            pod: pod_of(&id.target).map(str::to_owned),
+        };
+        let wanted = gate.wanted(&request.attributes, reference.revision);
+        gate.judge(waiter, wanted).map(Some)
     }
 
     /// What to load, as the principal reads it: a claim that was used on this node before is bound to its revision.
@@ -165,11 +250,13 @@ fn digest_of(identity: &PublishIdentity) -> Digest {
     digest_fields(&[&format!("{identity:?}")])
 }
 
-/// Publishes with equal keys share a fetch.
+/// Publishes with equal keys share a fetch. Paths begin at the root of the bucket, because sources of one bucket may have different
+/// bases; sources of different names are different to the rules of egress.
 fn task_key(reference: &Reference, attributes: &Attributes) -> Digest {
     digest_fields(&[
         reference.source.uid(),
-        &reference.path,
+        &attributes.source,
+        &reference.root(),
         &format!("{:?}", (&attributes.include, &attributes.exclude)),
         &format!("{:?}", (reference.revision, reference.digest)),
         &format!("{:?}", (attributes.page_cache, attributes.limit_bytes)),
@@ -187,7 +274,33 @@ fn digest_fields(fields: &[&str]) -> Digest {
 
 #[cfg(test)]
 mod tests {
+    use tonnage_cache::gate::OpenGate;
+    use tonnage_cache::source::config::{SourceConfig, build};
+
     use super::*;
+
+    #[test]
+    fn only_pods_that_mean_the_same_place_of_the_same_source_share_a_load() {
+        let key = |name: &str, url: &str, path: &str| {
+            let config = SourceConfig {
+                name: name.to_owned(),
+                url: url.to_owned(),
+                ..SourceConfig::default()
+            };
+            let attributes = Attributes {
+                source: name.to_owned(),
+                path: path.to_owned(),
+                ..Attributes::default()
+            };
+            let source = build(&config, OpenGate::shared()).unwrap();
+            task_key(&Reference::new(source, path), &attributes)
+        };
+        let own = key("models", "s3://bucket/public", "llama");
+        assert_eq!(own, key("models", "s3://bucket/public", "llama"));
+        // The bucket is the same, so that objects are; the path below the bases is, too.
+        assert_ne!(own, key("models", "s3://bucket/secret", "llama"));
+        assert_ne!(own, key("others", "s3://bucket/public", "llama"));
+    }
 
     #[test]
     fn only_a_pod_s_own_volume_directory_tells_its_uid() {

@@ -7,6 +7,7 @@ use tonnage_cache::digest::Digest;
 use tonnage_cache::error::{Kind, PathError};
 use tonnage_cache::{cache, source, store};
 
+use crate::govern::quotas;
 use crate::inflight::{self, Rate};
 use crate::status::Cause;
 use crate::{mount, policy, sources, target, upkeep, volume};
@@ -41,6 +42,9 @@ pub enum Error {
     /// The principal may not, or cannot be known.
     #[error(transparent)]
     Refused(#[from] policy::Refusal),
+    /// The namespace has no room.
+    #[error(transparent)]
+    Quota(#[from] quotas::Refused),
     /// The authorizer did not answer in time.
     #[error("it could not be decided within {seconds} s whether this pod may use the source")]
     Undecided {
@@ -155,6 +159,7 @@ impl Error {
             Self::Sources(error) => error.kind(),
             Self::Selection(error) => error.kind(),
             Self::Refused(error) => error.kind(),
+            Self::Quota(error) => error.kind(),
             Self::Load(error) | Self::Away { error, .. } => error.kind(),
             Self::Undecided { .. } | Self::LoadDied => Kind::Transient,
             Self::InProgress(_) | Self::Busy(_) | Self::Unpublished => Kind::Busy,

@@ -59,6 +59,7 @@ impl Publisher {
             files: 0,
             boot_id: self.parts.boot_id.clone(),
             since_millis: unix_millis(self.parts.clock.now()),
+            namespace: None,
         })?;
         Ok(())
     }

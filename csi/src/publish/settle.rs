@@ -150,6 +150,11 @@ impl Publisher {
             files: loaded.report.files,
             boot_id: self.parts.boot_id.clone(),
             since_millis: unix_millis(self.parts.clock.now()),
+            // Its waiter is still there.
+            namespace: self.parts.quotas.namespace_of(&WaiterId {
+                volume: admitted.request.volume_id.clone(),
+                target: admitted.target.relative().to_path_buf(),
+            }),
         })
     }
 

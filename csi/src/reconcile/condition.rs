@@ -1,5 +1,5 @@
-//! What was found out about a Source, as its conditions: `Ready`, and `TrustNotRestricted`, which is a warning where it is true.
-//! Pure.
+//! What was found out about a Source, as its conditions: `Ready`, and `TrustNotRestricted`, which is a warning where it is true
+//! and is taken away where it no longer applies. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -118,13 +118,16 @@ pub(super) fn next(
     (before != Some(&condition)).then_some(condition)
 }
 
-/// The merge patch that puts conditions into a status, beside those of others.
+/// The merge patch that puts conditions into a status, beside those of others, and takes out what no longer applies.
 pub(super) fn patch(
     status: Option<&SourceStatus>,
     generation: Option<i64>,
     new: &[&SourceCondition],
+    gone: Option<&SourceCondition>,
 ) -> Value {
-    let is_kept = |other: &&SourceCondition| new.iter().all(|one| one.kind != other.kind);
+    let replaced = new.iter().copied().chain(gone);
+    let kinds: Vec<&str> = replaced.map(|one| one.kind.as_str()).collect();
+    let is_kept = |other: &&SourceCondition| !kinds.contains(&other.kind.as_str());
     let others = status.into_iter().flat_map(|status| &status.conditions);
     let others = others.filter(is_kept);
     let conditions: Vec<&SourceCondition> = others.chain(new.iter().copied()).collect();
@@ -205,7 +208,7 @@ mod tests {
             conditions: vec![condition.clone(), other.clone()],
         };
         assert_eq!(find(&status, READY), Some(&condition));
-        let patch = patch(Some(&status), Some(4), &[&condition]);
+        let patch = patch(Some(&status), Some(4), &[&condition], None);
         assert_eq!(
             patch,
             json!({"status": {"observedGeneration": 4, "conditions": [other, condition]}})
@@ -213,6 +216,21 @@ mod tests {
         assert_eq!(
             patch["status"]["conditions"][1]["lastTransitionTime"],
             "1970-01-01T00:00:10Z"
+        );
+    }
+
+    #[test]
+    fn what_no_longer_applies_is_taken_out_alone() {
+        let ready = next(None, found(Reason::Reachable, "ok"), Some(4), at(10)).unwrap();
+        let trust = next(None, found(Reason::AnyServiceAccount, "x"), Some(3), at(9)).unwrap();
+        let status = SourceStatus {
+            observed_generation: Some(3),
+            conditions: vec![trust.clone(), ready.clone()],
+        };
+        let patch = patch(Some(&status), Some(4), &[], Some(&trust));
+        assert_eq!(
+            patch,
+            json!({"status": {"observedGeneration": 4, "conditions": [ready]}})
         );
     }
 }

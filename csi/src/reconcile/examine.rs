@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
+use serde_json::Value;
 use tonnage_cache::clock::Clock;
 use tonnage_cache::error::chain;
 
 use super::agenda::{Facts, Outcome, Task};
-use super::trust::Trust;
+use super::trust::{Finding, Trust};
 use super::{condition, facts_of, probe};
 use crate::crd::SourceCondition;
 use crate::leader::timestamp;
@@ -47,7 +48,7 @@ impl Examiner {
         let verdict = probe::probe(&self.sources, name, object.as_deref()).await;
         let trust = match &object {
             Some(object) => self.trust.look(&self.sources, object, facts).await,
-            None => None,
+            None => Finding::Unknown,
         };
         if facts_of(&self.sources, name) != *facts {
             return Outcome::Outdated;
@@ -61,43 +62,61 @@ impl Examiner {
             None => written,
         };
         let now = timestamp(&*self.clock);
-        let ready = condition::next(before, verdict, facts.generation, now);
-        let trust = trust.and_then(|verdict| {
-            condition::next(known(condition::TRUST), verdict, facts.generation, now)
-        });
+        let generation = facts.generation;
+        let ready = condition::next(before, verdict, generation, now);
+        let said = known(condition::TRUST);
+        let (trust, gone) = match trust {
+            Finding::Found(verdict) => (condition::next(said, verdict, generation, now), None),
+            Finding::Inapplicable => (None, said),
+            Finding::Unknown => (None, None),
+        };
         let new: Vec<&SourceCondition> = ready.iter().chain(&trust).collect();
-        if new.is_empty() {
+        if new.is_empty() && gone.is_none() {
             return Outcome::Said(None);
         }
-        let patch = Patch::Merge(condition::patch(status, facts.generation, &new));
+        let patch = condition::patch(status, generation, &new, gone);
+        if !self.write(name, patch).await {
+            return Outcome::Failed;
+        }
+        for condition in new {
+            tracing::info!(
+                source = name,
+                condition = condition.kind,
+                status = condition.status,
+                reason = condition.reason,
+                why = condition.message,
+                "a source was examined"
+            );
+        }
+        if let Some(condition) = gone {
+            let condition = &condition.kind;
+            tracing::info!(source = name, condition, "a condition no longer applies");
+        }
+        Outcome::Said(ready.map(Box::new))
+    }
+
+    /// Whether a status was written.
+    async fn write(&self, name: &str, patch: Value) -> bool {
+        let patch = Patch::Merge(patch);
         let params = PatchParams {
             field_manager: Some(MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let answer = self.objects.patch_status(name, &params, &patch);
         match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(_)) => {
-                for condition in new {
-                    tracing::info!(
-                        source = name,
-                        condition = condition.kind,
-                        status = condition.status,
-                        reason = condition.reason,
-                        why = condition.message,
-                        "a source was examined"
-                    );
-                }
-                Outcome::Said(ready.map(Box::new))
-            }
+            Ok(Ok(_)) => true,
             Ok(Err(error)) => {
                 let error = chain(&error);
                 tracing::warn!(source = name, error, "a source's status cannot be written");
-                Outcome::Failed
+                false
             }
             Err(_) => {
                 tracing::warn!(source = name, "a source's status was not written in time");
-                Outcome::Failed
+                false
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -183,6 +183,7 @@ async fn beside(
         namespace: "tonnage".to_owned(),
         sources: sources.clone(),
         identity: "one".to_owned(),
+        leads: Sender::new(false),
         clock: Arc::new(ManualClock::at(UNIX_EPOCH + Duration::from_secs(7))),
     };
     let told = async {

@@ -4,9 +4,14 @@
 //!
 //! No cloud says that in an answer, so it is tried: the controller shows the token of its own service account, and reads the first
 //! page of a listing if it is let. That says something only where `consumers` does not name the controller. The chart mounts the
-//! tokens; without them nothing is tried. One look is remembered for an hour, unless the source changes.
+//! tokens; without them nothing is tried. What was found out is remembered for an hour, unless the source changes; what could not
+//! be found out is tried again by the next examination.
+//!
+//! Who was given keys was let in, whatever the store says of them: only where a pool of Google Cloud gives keys to everyone does
+//! the store decide.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +23,7 @@ use tonnage_cache::source::{Error, Limits, Source};
 
 use super::agenda::Facts;
 use super::condition::{Reason, Verdict};
-use crate::crd::{self, AuthMode, Consumer};
+use crate::crd::{self, AuthMode, Consumer, WorkloadIdentity};
 use crate::identity::{Principal, Secrets, TOKENS};
 use crate::sources::{Sources, audience};
 
@@ -26,8 +31,10 @@ use crate::sources::{Sources, audience};
 pub(super) const DIRECTORY: &str = "/var/run/secrets/tonnage.dev/tokens";
 /// The controller's service account, as the chart names it.
 const ACCOUNT: &str = "tonnage-controller";
-/// How long a look is remembered.
+/// How long it is remembered what was found out.
 const REMEMBERED: Duration = Duration::from_hours(1);
+/// How long it is remembered that nothing could be found out: less than what lies between two examinations.
+const AGAIN: Duration = Duration::from_secs(45);
 /// How long a cloud and a store may take together.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,8 +51,19 @@ pub(super) struct Trust {
 #[derive(Debug)]
 struct Look {
     facts: Facts,
-    at: Duration,
-    verdict: Option<Verdict>,
+    until: Duration,
+    finding: Finding,
+}
+
+/// What is to be said about a source's trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Nothing, and what was said before no longer holds: nobody could say it now.
+    Inapplicable,
+    /// Nothing new: it could not be found out this time.
+    Unknown,
+    /// This.
+    Found(Verdict),
 }
 
 impl Trust {
@@ -59,65 +77,107 @@ impl Trust {
         }
     }
 
-    /// What is to be said about a source's trust; nothing where nothing can be found out.
+    /// What is to be said about a source's trust.
     pub(super) async fn look(
         &self,
         sources: &Sources,
         object: &crd::Source,
         facts: &Facts,
-    ) -> Option<Verdict> {
-        let name = object.metadata.name.as_deref()?;
-        let is_named = |consumer: &Consumer| may_name(consumer, &self.namespace);
-        if object.spec.auth.mode != AuthMode::WorkloadIdentity
-            || object.spec.consumers.iter().any(is_named)
-        {
-            return None;
-        }
+    ) -> Finding {
+        let Some(name) = object.metadata.name.as_deref() else {
+            return Finding::Unknown;
+        };
         let now = self.clock.monotonic();
+        let Some(identity) = self.tried(object) else {
+            self.lock().remove(name);
+            return Finding::Inapplicable;
+        };
         if let Some(look) = self.lock().get(name)
             && look.facts == *facts
-            && now.saturating_sub(look.at) < REMEMBERED
+            && now < look.until
         {
-            return look.verdict.clone();
+            return look.finding.clone();
         }
-        let verdict = self.attempt(sources, name, object).await;
+        let finding = self.attempt(sources, name, identity).await;
+        let remembered = match finding {
+            Finding::Found(_) => REMEMBERED,
+            Finding::Inapplicable | Finding::Unknown => AGAIN,
+        };
         let look = Look {
             facts: facts.clone(),
-            at: now,
-            verdict: verdict.clone(),
+            until: now.saturating_add(remembered),
+            finding: finding.clone(),
         };
         let mut looks = self.lock();
-        looks.retain(|_, look| now.saturating_sub(look.at) < REMEMBERED);
+        looks.retain(|_, look| now < look.until);
         looks.insert(name.to_owned(), look);
-        verdict
+        finding
     }
 
-    async fn attempt(
-        &self,
-        sources: &Sources,
-        name: &str,
-        object: &crd::Source,
-    ) -> Option<Verdict> {
-        let audience = audience(object.spec.auth.workload_identity.as_ref()?);
+    /// The identity that a source gives, if the controller is a stranger to it.
+    fn tried<'a>(&self, object: &'a crd::Source) -> Option<&'a WorkloadIdentity> {
+        let is_named = |consumer: &Consumer| may_name(consumer, &self.namespace);
+        let spec = &object.spec;
+        if spec.auth.mode != AuthMode::WorkloadIdentity || spec.consumers.iter().any(is_named) {
+            return None;
+        }
+        spec.auth.workload_identity.as_ref()
+    }
+
+    async fn attempt(&self, sources: &Sources, name: &str, identity: &WorkloadIdentity) -> Finding {
+        let audience = audience(identity);
         let token = tokio::fs::read_to_string(self.tokens.join(file_name(&audience))).await;
-        let token = token.ok()?;
+        let token = match token {
+            Ok(token) => token,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Finding::Inapplicable,
+            Err(error) => {
+                tracing::debug!(
+                    error = chain(&error),
+                    "a source's trust cannot be found out"
+                );
+                return Finding::Unknown;
+            }
+        };
         let tokens = json!({audience: {"token": token.trim()}});
         let secrets = Secrets::new([(TOKENS.to_owned(), tokens.to_string())].into());
         let principal = Principal {
             name: format!("system:serviceaccount:{}:{ACCOUNT}", self.namespace),
             namespace: self.namespace.clone(),
+            service_account: ACCOUNT.to_owned(),
+            labels: Arc::default(),
         };
-        let source = sources.get_for(name, &principal, &secrets).ok()?;
-        self.judge(&ask(&*source).await?)
+        match sources.get_for(name, &principal, &secrets) {
+            Ok(source) => match ask(&*source).await {
+                Some(answer) => self.judge(identity, &answer),
+                None => Finding::Unknown,
+            },
+            Err(error) => {
+                tracing::debug!(
+                    error = chain(&error),
+                    "a source's trust cannot be found out"
+                );
+                Finding::Unknown
+            }
+        }
     }
 
-    fn judge(&self, answer: &Result<(), Error>) -> Option<Verdict> {
+    fn judge(&self, identity: &WorkloadIdentity, answer: &Result<(), Error>) -> Finding {
+        let stranger = format!(
+            "Service account {}/{ACCOUNT}, which spec.consumers does not name,",
+            self.namespace
+        );
         match answer {
-            Ok(()) => Some(Verdict::new(
+            Ok(()) => Finding::Found(Verdict::new(
                 Reason::AnyServiceAccount,
                 format!(
-                    "Service account {}/{ACCOUNT}, which spec.consumers does not name, can read it: whoever may make a pod in this cluster can, without Tonnage too; add a condition on the token's subject to the trust of what spec.auth.workloadIdentity names.",
-                    self.namespace
+                    "{stranger} can read it: whoever may make a pod in this cluster can, without Tonnage too; add a condition on the token's subject to the trust of what spec.auth.workloadIdentity names."
+                ),
+            )),
+            // The exchange came before: the store refuses those whom the cloud has let in.
+            Err(Error::Denied { .. }) if is_vetted(identity) => Finding::Found(Verdict::new(
+                Reason::AnyServiceAccount,
+                format!(
+                    "{stranger} is given keys for it, though the store refuses to list with them: whoever may make a pod in this cluster is given them, without Tonnage too; add a condition on the token's subject to the trust of what spec.auth.workloadIdentity names."
                 ),
             )),
             Err(
@@ -126,16 +186,13 @@ impl Trust {
                     kind: Kind::Denied | Kind::Unauthenticated,
                     ..
                 },
-            ) => Some(Verdict::new(
+            ) => Finding::Found(Verdict::new(
                 Reason::Restricted,
-                format!(
-                    "Service account {}/{ACCOUNT}, which spec.consumers does not name, is refused.",
-                    self.namespace
-                ),
+                format!("{stranger} is refused."),
             )),
             Err(error) => {
                 tracing::debug!(error = chain(error), "a source's trust cannot be found out");
-                None
+                Finding::Unknown
             }
         }
     }
@@ -168,6 +225,13 @@ fn may_name(consumer: &Consumer, namespace: &str) -> bool {
         && (accounts.is_empty() || accounts.iter().any(|name| name == ACCOUNT))
 }
 
+/// Whether keys are given to those alone whom the cloud has let in: to a role, an identity or an impersonated service account. A
+/// pool of Google Cloud gives its own keys to every service account that its provider knows, and the bucket says who may read.
+fn is_vetted(identity: &WorkloadIdentity) -> bool {
+    let pool = identity.gcp.as_ref();
+    pool.is_none_or(|pool| pool.service_account.is_some())
+}
+
 /// The file of an audience's token, as the chart names it.
 fn file_name(audience: &str) -> String {
     let keeps = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
@@ -178,113 +242,4 @@ fn file_name(audience: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use tonnage_cache::clock::ManualClock;
-    use tonnage_cache::gate::OpenGate;
-    use tonnage_cache::source::config::SourceConfig;
-
-    use super::*;
-
-    fn consumer(names: &[&str], accounts: &[&str]) -> Consumer {
-        let owned = |list: &[&str]| list.iter().map(|it| (*it).to_owned()).collect();
-        Consumer {
-            namespaces: crd::NamespaceSelector {
-                names: owned(names),
-                match_labels: BTreeMap::new(),
-            },
-            service_accounts: owned(accounts),
-            paths: Vec::new(),
-        }
-    }
-
-    fn trust(tokens: PathBuf) -> Trust {
-        let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
-        Trust::new(tokens, "tonnage".to_owned(), clock)
-    }
-
-    #[test]
-    fn whoever_may_be_a_consumer_says_nothing_about_others() {
-        for (consumer, expected) in [
-            (consumer(&[], &[]), true),
-            (consumer(&["tonnage"], &[]), true),
-            (consumer(&[], &[ACCOUNT]), true),
-            (consumer(&["team-a"], &[]), false),
-            (consumer(&["tonnage"], &["trainer"]), false),
-        ] {
-            assert_eq!(may_name(&consumer, "tonnage"), expected, "{consumer:?}");
-        }
-    }
-
-    #[test]
-    fn a_token_s_file_is_named_after_its_audience() {
-        for (audience, expected) in [
-            ("sts.amazonaws.com", "sts.amazonaws.com"),
-            ("api://AzureADTokenExchange", "api___AzureADTokenExchange"),
-            (
-                "https://iam.googleapis.com/projects/1",
-                "https___iam.googleapis.com_projects_1",
-            ),
-        ] {
-            assert_eq!(file_name(audience), expected);
-        }
-    }
-
-    #[test]
-    fn a_stranger_who_is_let_in_is_a_warning_and_one_who_is_not_a_good_sign() {
-        let trust = trust(PathBuf::new());
-        let refused = |kind| {
-            Err(Error::Identity {
-                service: "sts".to_owned(),
-                what: "no".to_owned(),
-                kind,
-            })
-        };
-        let reason = |answer| trust.judge(&answer).map(|verdict| verdict.reason);
-        assert_eq!(reason(Ok(())), Some(Reason::AnyServiceAccount));
-        assert_eq!(reason(refused(Kind::Denied)), Some(Reason::Restricted));
-        assert_eq!(
-            reason(refused(Kind::Unauthenticated)),
-            Some(Reason::Restricted)
-        );
-        assert_eq!(reason(refused(Kind::Transient)), None);
-        let denied = Err(Error::Denied {
-            subject: "b".to_owned(),
-            code: "AccessDenied".to_owned(),
-        });
-        assert_eq!(reason(denied), Some(Reason::Restricted));
-    }
-
-    #[tokio::test]
-    async fn without_a_token_of_its_own_the_controller_tries_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let object: crd::Source = serde_json::from_value(json!({
-            "apiVersion": "tonnage.dev/v1alpha1",
-            "kind": "Source",
-            "metadata": {"name": "models"},
-            "spec": {
-                "url": "s3://b",
-                "auth": {"mode": "WorkloadIdentity", "workloadIdentity": {"aws": {"roleArn": "arn:aws:iam::1:role/r"}}},
-                "consumers": [{"namespaces": {"names": ["team-a"]}}],
-            },
-        }))
-        .unwrap();
-        // Whoever tries it is let in.
-        std::fs::write(directory.path().join("a"), "1").unwrap();
-        let place = SourceConfig {
-            name: "models".to_owned(),
-            url: format!("file://{}", directory.path().display()),
-            ..SourceConfig::default()
-        };
-        let sources = Sources::build(&[place], &OpenGate::shared()).unwrap();
-        let reason = async || {
-            let trust = trust(directory.path().to_owned());
-            let found = trust.look(&sources, &object, &Facts::default()).await;
-            found.map(|verdict| verdict.reason)
-        };
-        assert_eq!(reason().await, None);
-        std::fs::write(directory.path().join("sts.amazonaws.com"), "token").unwrap();
-        assert_eq!(reason().await, Some(Reason::AnyServiceAccount));
-    }
-}
+mod tests;

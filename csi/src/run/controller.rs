@@ -1,8 +1,10 @@
 //! The controller: records of volumes, and no downloads. Outside of a cluster the records are files; in one they are objects
-//! of the API server, sources come from there, and the replica that leads keeps their status.
+//! of the API server, sources come from there, and the replica that leads keeps their status, the ledgers of byte budgets and
+//! the status of quotas.
 
 use std::sync::Arc;
 
+use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 use tonnage_cache::clock::{Clock, SystemClock};
 use tonnage_cache::gate::OpenGate;
@@ -10,6 +12,8 @@ use tonnage_proto::csi::controller_server::ControllerServer;
 use tonnage_proto::csi::identity_server::IdentityServer;
 
 use super::{ControllerSettings, Error, Kubernetes, Servers, Vitals, api_server, serve_health};
+use crate::govern::audit::Audit;
+use crate::govern::{ledgers, quota_status};
 use crate::log;
 use crate::metrics::Metrics;
 use crate::provision::Provisioner;
@@ -83,11 +87,14 @@ async fn in_cluster(
         clock: Arc::clone(clock),
     };
     servers.spawn(watch::run(watched, serving.clone()));
+    let leads = Sender::new(false);
+    govern(&client, &leads, clock, (&mut *servers, serving));
     let parts = reconcile::Parts {
         client: client.clone(),
         namespace: namespace.clone(),
         sources: sources.clone(),
         identity: identity(),
+        leads,
         clock: Arc::clone(clock),
     };
     servers.spawn(reconcile::run(parts, serving.clone()));
@@ -98,6 +105,29 @@ async fn in_cluster(
         client,
         Arc::clone(clock),
     ))
+}
+
+/// Keeps the ledgers of byte budgets and the status of quotas, while this replica leads.
+fn govern(
+    client: &kube::Client,
+    leads: &Sender<bool>,
+    clock: &Arc<dyn Clock>,
+    (servers, serving): (&mut Servers, &CancellationToken),
+) {
+    let parts = ledgers::Parts {
+        client: client.clone(),
+        leading: leads.subscribe(),
+        audit: Audit::to_log(),
+        figures: Sender::new(Vec::new()),
+        clock: Arc::clone(clock),
+    };
+    servers.spawn(ledgers::run(parts, serving.clone()));
+    let parts = quota_status::Parts {
+        client: client.clone(),
+        leading: leads.subscribe(),
+        clock: Arc::clone(clock),
+    };
+    servers.spawn(quota_status::run(parts, serving.clone()));
 }
 
 /// Name of this replica: its host's, which in a cluster is its pod's, and its process there.

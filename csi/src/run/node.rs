@@ -1,7 +1,7 @@
 //! The node: sockets first, then the store, then work until the stop.
 //!
-//! In a cluster four more parts are the API server's: which sources there are, who may use them, the events of pods, and the
-//! node's own `NodeCache`.
+//! In a cluster five more parts are the API server's: which sources there are, who may use them, what egress is governed by, the
+//! events of pods, and the node's own `NodeCache`.
 //! None of them is waited for here: while the API server is away, what is published stays, and a new publish is told.
 
 use std::os::unix::fs::MetadataExt as _;
@@ -19,11 +19,15 @@ use tonnage_proto::csi::identity_server::IdentityServer;
 use tonnage_proto::csi::node_server::NodeServer;
 use tonnage_proto::registration::registration_server::RegistrationServer;
 
-use super::{Error, NodeSettings, Servers, Vitals, api_server, serve_health};
+use super::governed::{Around, Governance};
+use super::{Error, NodeSettings, Servers, Vitals, api_server, serve_health, until_ended};
 use crate::access::KubernetesAuthorizer;
 use crate::access::proof::ProbeGrants;
 use crate::control::Control;
 use crate::events::Events;
+use crate::govern::gate::EgressGate;
+use crate::govern::gpu::{self, GpuWait};
+use crate::govern::quotas::{self, Quotas};
 use crate::grant::{Grants, OpenGrants};
 use crate::loads::{Journal, Observer};
 use crate::log::{self, LoadLog};
@@ -57,6 +61,8 @@ pub async fn node(settings: NodeSettings, stop: CancellationToken) -> Result<(),
         .map(|endpoint| Traces::to(endpoint, &settings.node_id))
         .transpose()?;
     let traces = traces.map(Arc::new);
+    let cost = Arc::clone(metrics.cost());
+    let gpu_seconds = metrics.gpu_seconds().clone();
     let mut observers: Vec<Arc<dyn Observer>> = vec![metrics, Arc::new(LoadLog)];
     observers.extend(
         traces
@@ -67,15 +73,30 @@ pub async fn node(settings: NodeSettings, stop: CancellationToken) -> Result<(),
     let serving = stop.child_token();
     let _ends = serving.clone().drop_guard();
     let mut servers = Servers::new();
+    // What is leased is given back when nothing is loaded any more.
+    let leasing = CancellationToken::new();
+    let _gives_back = leasing.clone().drop_guard();
+    let mut lessees = Servers::new();
     let access = if let Some(kubernetes) = &settings.kubernetes {
         let client = api_server().await?;
         let (events, poster) =
             Events::new(client.clone(), &settings.driver_name, &settings.node_id);
         observers.push(Arc::new(events));
         servers.spawn(poster.run(serving.clone()));
-        let access = Access::of_cluster(&client, &settings.node_id, &clock);
-        let parts = access.watched(client, &kubernetes.namespace, &clock);
+        let (gpus, count) = GpuWait::new(&settings.kubelet_dir.join(gpu::SOCKET), gpu_seconds);
+        observers.push(Arc::new(gpus));
+        servers.spawn(count.run(serving.clone()));
+        let sources = Sources::awaited();
+        let governance = Governance::new(Around {
+            settings: &settings,
+            locations: sources.locations(),
+            cost,
+            clock: &clock,
+        });
+        let access = Access::of_cluster(&client, sources, &governance);
+        let parts = access.watched(client.clone(), &kubernetes.namespace, &clock);
         servers.spawn(watch::run(parts, serving.clone()));
+        governance.spawn(&client, (&mut servers, &serving), (&mut lessees, &leasing));
         access
     } else {
         Access::configured(&settings)?
@@ -98,29 +119,32 @@ pub async fn node(settings: NodeSettings, stop: CancellationToken) -> Result<(),
     )
     .await;
     serving.cancel();
-    while let Some(ended) = servers.join_next().await {
-        ended.map_err(|_| Error::Task)?;
-    }
+    let served = until_ended(&mut servers).await;
+    // Also after a server has died: loads stop and mounts come to their end before anything that they use goes.
     if let Some(publisher) = publisher.get() {
         publisher.close().await;
     }
+    leasing.cancel();
+    let leased = until_ended(&mut lessees).await;
     remove_own_directory(&settings);
     if let Some(traces) = traces {
         tokio::task::spawn_blocking(move || traces.close())
             .await
             .map_err(|_| Error::Task)?;
     }
-    result
+    result.and(served).and(leased)
 }
 
 /// What may be read, and by whom.
 struct Access {
     gate: Arc<dyn Gate>,
+    governor: Option<EgressGate>,
     sources: Sources,
     authorizer: Arc<dyn Authorizer>,
     grants: Arc<dyn Grants>,
     /// The API server, in a cluster.
     cluster: Option<kube::Client>,
+    quotas: Arc<Quotas>,
 }
 
 impl Access {
@@ -132,24 +156,35 @@ impl Access {
             authorizer: Arc::new(StaticAuthorizer::new("static")),
             grants: Arc::new(OpenGrants),
             gate,
+            governor: None,
             cluster: None,
+            quotas: Quotas::none(),
         })
     }
 
-    /// What the API server says, with a proof at the store.
-    fn of_cluster(client: &kube::Client, node: &str, clock: &Arc<dyn Clock>) -> Self {
-        let sources = Sources::awaited();
+    /// What the API server says, with a proof at the store, and by the rules of egress.
+    fn of_cluster(client: &kube::Client, sources: Sources, governance: &Governance) -> Self {
+        let Governance {
+            gate,
+            rulebook,
+            node,
+            clock,
+            ..
+        } = governance;
+        let authorizer = KubernetesAuthorizer::new(
+            client.clone(),
+            sources.clone(),
+            node.clone(),
+            Arc::clone(clock),
+        );
         Self {
-            authorizer: Arc::new(KubernetesAuthorizer::new(
-                client.clone(),
-                sources.clone(),
-                node.to_owned(),
-                Arc::clone(clock),
-            )),
+            authorizer: Arc::new(authorizer.governed_by(rulebook.clone())),
             grants: Arc::new(ProbeGrants::new(sources.clone(), Arc::clone(clock))),
-            gate: OpenGate::shared(),
+            gate: Arc::new(gate.clone()),
+            governor: Some(gate.clone()),
             sources,
             cluster: Some(client.clone()),
+            quotas: Arc::clone(&governance.quotas),
         }
     }
 
@@ -210,10 +245,12 @@ async fn work(
 ) -> Result<(), Error> {
     let Access {
         gate,
+        governor,
         sources,
         authorizer,
         grants,
         cluster,
+        quotas,
     } = access;
     let root = KubeletRoot::open(&settings.kubelet_dir)?;
     if settings.kubernetes.is_some() && !settings.force_root_filesystem {
@@ -231,11 +268,13 @@ async fn work(
         node: settings.node_id.clone(),
         store: Arc::clone(cache.store()),
         notes: Arc::new(Notes::default()),
+        quotas: Arc::clone(&quotas),
         clock: Arc::clone(&env.clock),
     });
     if let Some(report) = &report {
         observers.push(Arc::clone(&report.notes) as Arc<dyn Observer>);
     }
+    let store = Arc::clone(cache.store());
     let parts = Parts {
         cache,
         upkeep: Arc::clone(&upkeep),
@@ -244,6 +283,8 @@ async fn work(
         sources,
         authorizer,
         grants,
+        governor,
+        quotas: Arc::clone(&quotas),
         clock: env.clock,
         boot_id: env.boot_id,
         holds: Holds {
@@ -261,6 +302,7 @@ async fn work(
     let _ends = working.clone().drop_guard();
     servers.spawn(control.serve(working.clone()));
     if let Some(report) = report {
+        servers.spawn(quotas::keep_looking(quotas, store, working.clone()));
         servers.spawn(node_cache::run(report, working));
     }
     vitals.is_ready();

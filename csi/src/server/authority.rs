@@ -24,6 +24,11 @@ const HEAD: usize = 9;
 const FRAME_MAX: usize = 1 << 14;
 /// Longest header block; gRPC's have some hundred bytes.
 const BLOCK_MAX: usize = 1 << 16;
+/// Most that a block may unpack to, with what each field takes beside its bytes (RFC 9113, section 6.5.2).
+const FIELDS_MAX: usize = 1 << 16;
+const FIELD: usize = 32;
+/// Largest table of a client: we announce no other.
+const TABLE_MAX: usize = 1 << 12;
 
 const HEADERS: u8 = 0x1;
 const CONTINUATION: u8 = 0x9;
@@ -186,7 +191,7 @@ impl Calls {
             return Ok(());
         }
         let (first, stream, encoded) = block;
-        let fields = self.decoder.decode(&encoded).map_err(|_| broken())?;
+        let fields = self.decode(&encoded)?;
         let repaired = fields.iter().map(|(name, value)| match name.as_slice() {
             b":authority" if Authority::try_from(value.as_slice()).is_err() => {
                 (name.as_slice(), b"localhost".as_slice())
@@ -195,6 +200,23 @@ impl Calls {
         });
         let block = self.encoder.encode(repaired);
         write_block(&block, first & END_STREAM, stream, out)
+    }
+
+    /// The fields of a block. A byte of it can stand for all that the table has.
+    fn decode(&mut self, encoded: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let (mut fields, mut size) = (Vec::new(), 0usize);
+        self.decoder.set_max_allowed_table_size(TABLE_MAX);
+        let decoded = self.decoder.decode_with_cb(encoded, |name, value| {
+            let length = name.len().saturating_add(value.len());
+            size = size.saturating_add(length).saturating_add(FIELD);
+            if size <= FIELDS_MAX {
+                fields.push((name.into_owned(), value.into_owned()));
+            }
+        });
+        if decoded.is_err() || size > FIELDS_MAX {
+            return Err(broken());
+        }
+        Ok(fields)
     }
 }
 
@@ -255,6 +277,9 @@ fn broken() -> io::Error {
         "the client's HTTP/2 frames cannot be understood",
     )
 }
+
+#[cfg(test)]
+mod hostile;
 
 #[cfg(test)]
 mod tests {

@@ -47,6 +47,19 @@ impl Source for Bound {
         &self.uid
     }
 
+    fn base(&self) -> &str {
+        self.inner.base()
+    }
+
+    fn on_behalf_of(&self, load: &str) -> Option<Arc<dyn Source>> {
+        let inner = self.inner.on_behalf_of(load)?;
+        Some(Arc::new(Self {
+            inner,
+            uid: self.uid.clone(),
+            limits: self.limits,
+        }))
+    }
+
     fn list<'a>(
         &'a self,
         prefix: &'a str,

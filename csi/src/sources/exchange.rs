@@ -38,6 +38,7 @@ pub(super) fn service(auth: &SourceAuth) -> Result<Option<Service>, String> {
 }
 
 fn of_cloud(identity: &WorkloadIdentity) -> Result<Service, String> {
+    let token_audience = audience(identity);
     let WorkloadIdentity {
         audience: _,
         aws,
@@ -45,9 +46,9 @@ fn of_cloud(identity: &WorkloadIdentity) -> Result<Service, String> {
         azure,
     } = identity;
     match (aws, gcp, azure) {
-        (Some(role), None, None) => of_aws(role),
-        (None, Some(pool), None) => Ok(of_gcp(pool)),
-        (None, None, Some(identity)) => Ok(of_azure(identity)),
+        (Some(role), None, None) => of_aws(role, token_audience),
+        (None, Some(pool), None) => Ok(of_gcp(pool, token_audience)),
+        (None, None, Some(identity)) => Ok(of_azure(identity, token_audience)),
         (Some(_), Some(_), _)
         | (Some(_), _, Some(_))
         | (_, Some(_), Some(_))
@@ -57,7 +58,7 @@ fn of_cloud(identity: &WorkloadIdentity) -> Result<Service, String> {
     }
 }
 
-fn of_aws(role: &AwsRole) -> Result<Service, String> {
+fn of_aws(role: &AwsRole, token_audience: String) -> Result<Service, String> {
     let AwsRole {
         role_arn,
         session_name,
@@ -73,6 +74,7 @@ fn of_aws(role: &AwsRole) -> Result<Service, String> {
         return Err("aws.durationSeconds must be between 900 and 43200".to_owned());
     }
     Ok(Service::Aws(Aws {
+        token_audience,
         role_arn,
         session_name: session_name.unwrap_or_default(),
         endpoint: sts_endpoint,
@@ -80,7 +82,7 @@ fn of_aws(role: &AwsRole) -> Result<Service, String> {
     }))
 }
 
-fn of_gcp(pool: &GcpPool) -> Service {
+fn of_gcp(pool: &GcpPool, token_audience: String) -> Service {
     let GcpPool {
         audience,
         service_account,
@@ -88,6 +90,7 @@ fn of_gcp(pool: &GcpPool) -> Service {
         impersonation_endpoint,
     } = pool.clone();
     Service::Gcp(Gcp {
+        token_audience,
         audience,
         service_account,
         token_endpoint,
@@ -95,13 +98,14 @@ fn of_gcp(pool: &GcpPool) -> Service {
     })
 }
 
-fn of_azure(identity: &AzureIdentity) -> Service {
+fn of_azure(identity: &AzureIdentity, token_audience: String) -> Service {
     let AzureIdentity {
         tenant_id,
         client_id,
         authority,
     } = identity.clone();
     Service::Azure(Azure {
+        token_audience,
         tenant_id,
         client_id,
         authority,
@@ -158,6 +162,7 @@ mod tests {
         assert_eq!(
             of(&aws),
             Ok(Some(Service::Aws(Aws {
+                token_audience: "sts.amazonaws.com".to_owned(),
                 role_arn: "arn:aws:iam::1:role/r".to_owned(),
                 session_name: "s".to_owned(),
                 endpoint: Some("https://sts".to_owned()),
@@ -168,16 +173,18 @@ mod tests {
         assert_eq!(
             of(&gcp),
             Ok(Some(Service::Gcp(Gcp {
+                token_audience: "https://iam/p".to_owned(),
                 audience: "//iam/p".to_owned(),
                 service_account: Some("a@b".to_owned()),
                 token_endpoint: Some("https://t".to_owned()),
                 impersonation_endpoint: Some("https://i".to_owned()),
             })))
         );
-        let azure = serde_json::json!({"azure": {"tenantId": "t", "clientId": "c", "authority": "https://a"}});
+        let azure = serde_json::json!({"audience": "mine", "azure": {"tenantId": "t", "clientId": "c", "authority": "https://a"}});
         assert_eq!(
             of(&azure),
             Ok(Some(Service::Azure(Azure {
+                token_audience: "mine".to_owned(),
                 tenant_id: "t".to_owned(),
                 client_id: "c".to_owned(),
                 authority: Some("https://a".to_owned()),

@@ -24,6 +24,7 @@ use tonnage_cache::gate::Gate;
 use tonnage_cache::path::Escaped;
 use tonnage_cache::source::config::{Auth, SourceConfig, build};
 use tonnage_cache::source::exchange::Exchange;
+use tonnage_cache::source::location::Location;
 
 use super::bound::Bound;
 use super::keyed::Keyed;
@@ -164,7 +165,10 @@ impl Keeper {
             Ok(object) => self.settle(&name, Arc::new(object)),
             Err(invalid) => {
                 self.built.remove(&name);
-                let why = format!("its object cannot be understood: {}", invalid.error);
+                let why = format!(
+                    "its object cannot be understood: {}",
+                    Escaped(&invalid.error)
+                );
                 let entry = Entry {
                     object: None,
                     place: Place::Unusable(why),
@@ -177,6 +181,7 @@ impl Keeper {
     fn remove(&mut self, name: &str) {
         self.built.remove(name);
         self.sources.write().remove(name);
+        self.sources.locations().remove(name);
         tracing::info!(source = name, "a source is gone");
     }
 
@@ -243,6 +248,8 @@ impl Keeper {
         {
             return Ok(entry.place.clone());
         }
+        let location = Location::of(&config).map_err(|error| chain(&error))?;
+        self.sources.locations().put(name, location);
         let made = |config: &SourceConfig| {
             build(config, Arc::clone(&self.gate)).map_err(|error| chain(&error))
         };

@@ -6,7 +6,8 @@
 //! Each publish brings a token: the newest one is what keys are renewed with, also under a fetch that runs.
 //!
 //! Two service accounts may see different objects in one place, so they share no listing, no grant and no running fetch: a
-//! source's uid is followed by a digest of the service account and of whom it is in the cloud.
+//! source's uid is followed by a digest of the service account and of whom it is in the cloud. Tokens for different audiences are
+//! kept apart in the same way: one that the cloud no longer takes is not shown in place of one that it takes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,6 +62,7 @@ impl Workload {
         principal: &Principal,
         token: PodToken,
     ) -> Result<Arc<dyn Source>, Error> {
+        // Whom it is to be there, and for which audience its token is.
         let who = format!("{:?}", self.exchange.service);
         let asker = digest(CONTEXT, &[&principal.name, &who]);
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,8 +124,13 @@ mod tests {
     use super::*;
 
     fn workload(role: &str) -> Workload {
+        workload_for(role, "sts.amazonaws.com")
+    }
+
+    fn workload_for(role: &str, audience: &str) -> Workload {
         let exchange = Exchange {
             service: Service::Aws(Aws {
+                token_audience: audience.to_owned(),
                 role_arn: role.to_owned(),
                 session_name: String::new(),
                 endpoint: None,
@@ -145,6 +152,8 @@ mod tests {
         Principal {
             name: format!("system:serviceaccount:{namespace}:{account}"),
             namespace: namespace.to_owned(),
+            service_account: account.to_owned(),
+            labels: Arc::default(),
         }
     }
 
@@ -184,6 +193,18 @@ mod tests {
         };
         assert_eq!(uid("arn:aws:iam::1:role/a"), uid("arn:aws:iam::1:role/a"));
         assert_ne!(uid("arn:aws:iam::1:role/a"), uid("arn:aws:iam::1:role/b"));
+    }
+
+    #[test]
+    fn a_token_for_another_audience_is_no_newer_one() {
+        let who = principal("team-a", "trainer");
+        let uid = |audience: &str| {
+            let workload = workload_for("arn:aws:iam::1:role/a", audience);
+            let source = workload.of("models", &who, token("t")).unwrap();
+            source.uid().to_owned()
+        };
+        assert_eq!(uid("sts.amazonaws.com"), uid("sts.amazonaws.com"));
+        assert_ne!(uid("sts.amazonaws.com"), uid("mine"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tonnage_csi::crd::CalendarPeriod;
 use tonnage_csi::egress::lease::Lease;
-use tonnage_csi::egress::ledger::{Rules, objects};
+use tonnage_csi::egress::ledger::objects;
 use tonnage_csi::egress::terms::{Account, Namespace, PolicyUid, WindowKey};
 use tonnage_csi::egress::window::Window;
 
@@ -52,11 +52,12 @@ pub(crate) fn shared() -> Account {
     }
 }
 
+/// Of a policy for this namespace alone, so that each can have another limit.
 pub(crate) fn own(namespace: usize) -> Account {
     Account {
+        policy: PolicyUid(format!("3f0c6d5e-7a55-4c11-9a5c-{namespace:012}")),
         budget: "each".to_owned(),
         namespace: Some(Namespace(format!("team-{namespace}"))),
-        ..shared()
     }
 }
 
@@ -90,7 +91,6 @@ impl Cluster {
                     period: CalendarPeriod::Hourly,
                     offset_seconds: 0,
                 },
-                rules: Rules::default(),
             },
             wire: BTreeMap::new(),
             loads: 0,

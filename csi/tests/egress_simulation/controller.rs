@@ -1,36 +1,38 @@
-//! One replica of the controller: reads late, acts once a second, may be a leader that does not know that it was replaced.
+//! One replica of the controller: reads late, acts once a second, may be a leader that does not know that it was replaced. What it
+//! does is the production code's `World`; here is the API server's side of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::json;
+use tonnage_csi::crd::EgressBudgetSpec;
+use tonnage_csi::egress::compiled::Compiled;
 use tonnage_csi::egress::lease::Lease;
-use tonnage_csi::egress::ledger::{
-    Asks, Book, Effect, Ending, Ledger, Rules, Sightings, Turn, grants,
-};
+use tonnage_csi::egress::ledger::{Effect, Ending, Ledger, Rules};
 use tonnage_csi::egress::terms::Account;
 use tonnage_csi::egress::window::Window;
+use tonnage_csi::govern::ledgers::{
+    BudgetObject, Change, Creation, LeaseObject, LedgerWrite, Moment, PolicyObject, World,
+};
 
 use super::random::Random;
 use super::server::{Event, Server, Versioned};
 
-/// What the policy says of each account.
+/// What the policies say of each account. Each account has a policy of its own.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) limits: BTreeMap<Account, u64>,
+    /// As the policies say it: hourly.
     pub(crate) window: Window,
-    pub(crate) rules: Rules,
 }
 
 #[derive(Debug)]
 pub(crate) struct Controller {
     index: usize,
+    world: World,
+    /// What the world knows.
+    limits: BTreeMap<Account, u64>,
     ledgers: BTreeMap<Account, Versioned<Ledger>>,
-    leases: Vec<Versioned<Lease>>,
-    asks: Asks,
-    sightings: BTreeMap<Account, Sightings>,
-    /// Accounts and nodes that something is new about.
-    accounts: BTreeSet<Account>,
-    nodes: BTreeSet<usize>,
     /// Until when it acts.
     pub(crate) acts_until: u64,
     /// How far its wall clock is ahead, in seconds.
@@ -38,16 +40,6 @@ pub(crate) struct Controller {
     /// How often an answer to a write is lost, in a million.
     pub(crate) loses: u64,
 }
-
-/// A ledger that was written.
-struct Written {
-    before: Ledger,
-    after: Ledger,
-    effects: Vec<Effect>,
-}
-
-/// How often everything is looked at, whether something seems new or not: grants run out, windows pass, limits change.
-const ROUND: u64 = 10;
 
 /// What a controller did in a second.
 #[derive(Debug, Default)]
@@ -59,151 +51,220 @@ pub(crate) struct Done {
     pub(crate) turned: Vec<(Account, Ledger, Ledger)>,
 }
 
+/// Name of the policy that an account belongs to.
+fn policy_name(account: &Account) -> String {
+    let namespace = account.namespace.as_ref();
+    namespace.map_or_else(|| "everyone".to_owned(), |own| format!("for-{own}"))
+}
+
+fn spec(account: &Account) -> EgressBudgetSpec {
+    EgressBudgetSpec {
+        policy: policy_name(account),
+        policy_uid: account.policy.0.clone(),
+        budget: account.budget.clone(),
+        namespace: account.namespace.as_ref().map(|own| own.0.clone()),
+    }
+}
+
+fn policy(account: &Account, limit: u64) -> PolicyObject {
+    let scope = if account.namespace.is_some() {
+        "PerNamespace"
+    } else {
+        "Shared"
+    };
+    let names: Vec<&str> = account.namespace.iter().map(|own| own.0.as_str()).collect();
+    let rules = Compiled::from_json(&json!({
+        "apiVersion": "tonnage.dev/v1alpha1",
+        "kind": "EgressPolicy",
+        "metadata": {"name": policy_name(account), "uid": account.policy.0},
+        "spec": {
+            "namespaces": {"names": names},
+            "budgets": [{"name": account.budget, "bytes": limit, "window": {"calendar": "Hourly"}, "scope": scope}],
+        },
+    }));
+    assert!(rules.rules().is_ok());
+    PolicyObject {
+        rules,
+        changed_by: None,
+        status: None,
+    }
+}
+
+fn budget(account: &Account, ledger: &Versioned<Ledger>) -> Change {
+    let spec = spec(account);
+    Change::Budget(Box::new(BudgetObject {
+        name: spec.object_name(),
+        uid: "u".to_owned(),
+        version: ledger.version.to_string(),
+        spec,
+        ledger: Ledger::clone(&ledger.value),
+        users: Vec::new(),
+    }))
+}
+
+fn lease(lease: &Versioned<Lease>) -> Change {
+    Change::Lease(Box::new(LeaseObject {
+        version: lease.version.to_string(),
+        lease: Lease::clone(&lease.value),
+        spent_by: BTreeMap::new(),
+        denials: Vec::new(),
+    }))
+}
+
 impl Controller {
     /// A replica that starts and reads everything.
     pub(crate) fn start(index: usize, server: &mut Server) -> Self {
         server.controllers[index].clear();
-        let mut asks = Asks::default();
-        for lease in &server.leases {
-            asks.update(&lease.value);
-        }
-        Self {
+        let mut controller = Self {
             index,
-            ledgers: server.ledgers.clone(),
-            leases: server.leases.clone(),
-            accounts: asks.accounts().cloned().collect(),
-            asks,
-            sightings: BTreeMap::new(),
-            nodes: (0..server.leases.len()).collect(),
+            world: World::new(Rules::default()),
+            limits: BTreeMap::new(),
+            ledgers: BTreeMap::new(),
             acts_until: 0,
             ahead: 0,
             loses: 0,
+        };
+        for (account, ledger) in &server.ledgers {
+            controller.know(account, ledger);
+        }
+        for known in &server.leases {
+            controller.world.change(lease(known));
+        }
+        controller
+    }
+
+    /// Takes in a ledger as it is in the API server.
+    fn know(&mut self, account: &Account, ledger: &Versioned<Ledger>) {
+        self.world.change(budget(account, ledger));
+        let known = self.ledgers.get(account).map_or(0, |it| it.version);
+        if ledger.version > known {
+            self.ledgers.insert(account.clone(), ledger.clone());
         }
     }
 
     pub(crate) fn read(&mut self, server: &mut Server, now: u64) {
         while let Some(event) = server.controllers[self.index].next(now) {
             match event {
-                Event::Ledger(account, ledger) => {
-                    let known = self.ledgers.get(&account).map_or(0, |it| it.version);
-                    if ledger.version > known {
-                        // Somebody else wrote it, or we have not heard that we did.
-                        self.nodes.extend(0..self.leases.len());
-                        self.accounts.insert(account.clone());
-                        self.ledgers.insert(account, ledger);
-                    }
-                }
-                Event::Lease(node, lease) => {
-                    if lease.version > self.leases[node].version {
-                        self.take(node, lease);
-                    }
-                }
+                Event::Ledger(account, ledger) => self.know(&account, &ledger),
+                Event::Lease(known) => self.world.change(lease(&known)),
             }
         }
     }
 
-    fn take(&mut self, node: usize, lease: Versioned<Lease>) {
-        self.accounts.extend(self.asks.update(&lease.value));
-        self.leases[node] = lease;
-        self.nodes.insert(node);
+    fn read_policies(&mut self, policies: &Policy) {
+        for (account, limit) in &policies.limits {
+            if self.limits.insert(account.clone(), *limit) == Some(*limit) {
+                continue;
+            }
+            if let Some(own) = &account.namespace {
+                let name = own.0.clone();
+                self.world.change(Change::Namespace(name, BTreeMap::new()));
+            }
+            let policy = policy(account, *limit);
+            self.world.change(Change::Policy(Box::new(policy)));
+        }
     }
 
     /// Ledgers first, then the nodes' objects.
     pub(crate) fn act(
         &mut self,
         server: &mut Server,
-        policy: &Policy,
+        policies: &Policy,
         (now, random): (u64, &mut Random),
     ) -> Done {
         let mut done = Done::default();
         if now >= self.acts_until || !server.is_up {
             return done;
         }
-        if now.is_multiple_of(ROUND) {
-            self.accounts.extend(self.asks.accounts().cloned());
-            self.accounts.extend(self.ledgers.keys().cloned());
+        self.read_policies(policies);
+        let moment = Moment {
+            wall: i64::try_from(now).unwrap() + self.ahead,
+            monotonic: Duration::from_secs(now),
+        };
+        for creation in self.world.creations(moment) {
+            self.create(&creation, server, (now, &mut *random));
         }
-        for account in std::mem::take(&mut self.accounts) {
-            if let Some(turned) = self.turn(&account, server, policy, (now, &mut *random)) {
-                self.note(&turned.effects, &mut done);
-                done.turned.push((account, turned.before, turned.after));
+        let turns = self.world.turns(moment);
+        assert!(turns.deletions.is_empty(), "{:?}", turns.deletions);
+        for write in turns.ledgers {
+            if let Some((before, write)) = self.write(write, server, (now, &mut *random)) {
+                note(&write.effects, &mut done);
+                done.turned.push((write.account, before, write.ledger));
             }
         }
-        self.publish(server, policy, (now, random));
+        self.answer(server, moment, (now, random));
+        for write in self.world.statuses(moment) {
+            self.world.told(write, moment);
+        }
         done
     }
 
-    fn turn(
+    fn create(
         &mut self,
-        account: &Account,
+        creation: &Creation,
         server: &mut Server,
-        policy: &Policy,
         (now, random): (u64, &mut Random),
-    ) -> Option<Written> {
-        let limit = policy.limits[account];
-        let known = self.ledgers.get(account).cloned();
-        let version = known.as_ref().map_or(0, |it| it.version);
-        let before = known.map_or_else(|| Ledger::new(limit), |it| Ledger::clone(&it.value));
-        let sightings = self.sightings.entry(account.clone()).or_default();
-        let expired = sightings.observe(&before, Duration::from_secs(now));
-        let turned = before.turn(&Turn {
-            limit,
-            window: &policy.window,
-            wall: i64::try_from(now).unwrap() + self.ahead,
-            asks: self.asks.of(account),
-            expired: &expired,
-            rules: &policy.rules,
-        });
-        let after = turned.ledger?;
+    ) {
+        let is_it = |account: &&Account| spec(account) == creation.spec;
+        let account = self.limits.keys().find(is_it).unwrap().clone();
+        let at = (now, random);
+        let made = server.write_ledger(&account, 0, Ledger::default(), at);
+        // If it is there already, it is read.
+        let made = made.or_else(|| server.ledgers.get(&account).cloned());
+        self.know(&account, &made.unwrap());
+    }
+
+    /// Writes a ledger; what it was before comes back if that succeeded, whether we hear of it or not.
+    fn write(
+        &mut self,
+        write: LedgerWrite,
+        server: &mut Server,
+        (now, random): (u64, &mut Random),
+    ) -> Option<(Ledger, LedgerWrite)> {
+        let account = &write.account;
+        let version = write.version.parse().unwrap();
         let at = (now, &mut *random);
-        let written = server.write_ledger(account, version, after.clone(), at)?;
-        if !random.hits(self.loses) {
+        let Some(written) = server.write_ledger(account, version, write.ledger.clone(), at) else {
+            let newest = server.ledgers[account].clone();
+            self.know(account, &newest);
+            self.world.retry_account(account.clone());
+            return None;
+        };
+        let before = Ledger::clone(&self.ledgers[account].value);
+        if random.hits(self.loses) {
+            self.world.retry_account(account.clone());
+        } else {
+            self.world.wrote(&write, written.version.to_string());
             self.ledgers.insert(account.clone(), written);
         }
-        Some(Written {
-            before,
-            after,
-            effects: turned.effects,
-        })
+        Some((before, write))
     }
 
-    fn note(&mut self, effects: &[Effect], done: &mut Done) {
-        for effect in effects {
-            match effect {
-                Effect::Granted { node, bytes, .. } => {
-                    done.granted += bytes;
-                    let is_it = |lease: &Versioned<Lease>| lease.value.node == *node;
-                    self.nodes.extend(self.leases.iter().position(is_it));
+    fn answer(&mut self, server: &mut Server, moment: Moment, (now, random): (u64, &mut Random)) {
+        for write in self.world.answers(moment) {
+            let is_it = |lease: &Versioned<Lease>| lease.value.node == write.node;
+            let node = server.leases.iter().position(is_it).unwrap();
+            let own = (node, write.version.parse().unwrap());
+            let at = (now, &mut *random);
+            match server.write_grants(own, write.grants.clone(), at) {
+                Some(written) if !random.hits(self.loses) => {
+                    self.world.answered(write, written.version.to_string());
                 }
-                Effect::Settled {
-                    ending: Ending::Reported,
-                    ..
-                } => {}
-                Effect::Settled { spent, .. } => done.unreported += spent,
+                Some(_) | None => self.world.retry_node(write.node),
             }
         }
     }
+}
 
-    fn publish(&mut self, server: &mut Server, policy: &Policy, (now, random): (u64, &mut Random)) {
-        for node in std::mem::take(&mut self.nodes) {
-            let ledgers = &self.ledgers;
-            let find = |account: &Account| {
-                ledgers.get(account).map(|ledger| Book {
-                    ledger: &ledger.value,
-                    window: &policy.window,
-                    rules: &policy.rules,
-                })
-            };
-            let Some(grants) = grants(&self.leases[node].value, find) else {
-                continue;
-            };
-            let own = (node, self.leases[node].version);
-            let at = (now, &mut *random);
-            if let Some(written) = server.write_grants(own, grants, at)
-                && !random.hits(self.loses)
-            {
-                self.take(node, written);
-            }
+fn note(effects: &[Effect], done: &mut Done) {
+    for effect in effects {
+        match effect {
+            Effect::Granted { bytes, .. } => done.granted += bytes,
+            Effect::Settled {
+                ending: Ending::Reported,
+                ..
+            } => {}
+            Effect::Settled { spent, .. } => done.unreported += spent,
         }
     }
 }

@@ -100,7 +100,7 @@ impl Node {
         }
         let time = Duration::from_secs(now);
         while let Some(event) = server.nodes[self.index].next(now) {
-            if let Event::Lease(_, lease) = event
+            if let Event::Lease(lease) = event
                 && lease.version > self.known.version
             {
                 self.wakes |= self.purse.accept(&lease.value.grants, time);

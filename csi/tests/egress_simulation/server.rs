@@ -20,7 +20,7 @@ pub(crate) struct Versioned<T> {
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     Ledger(Account, Versioned<Ledger>),
-    Lease(usize, Versioned<Lease>),
+    Lease(Versioned<Lease>),
 }
 
 /// Events on their way to a watcher: late, and in their order.
@@ -174,7 +174,7 @@ impl Server {
             value: Arc::new(lease),
         };
         self.leases[node] = written.clone();
-        let event = Event::Lease(node, written.clone());
+        let event = Event::Lease(written.clone());
         for watch in &mut self.controllers {
             watch.push(now + random.below(3), event.clone());
         }

@@ -14,14 +14,23 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonnage_cache::cache::{Cache, Config};
 use tonnage_cache::clock::{Clock, SystemClock};
-use tonnage_cache::gate::OpenGate;
+use tonnage_cache::gate::{Gate, OpenGate};
 use tonnage_cache::source::Source;
+use tonnage_cache::source::location::Location;
 use tonnage_cache::store::Env;
+use tonnage_csi::crd;
+use tonnage_csi::egress::lease::Incarnation;
+use tonnage_csi::govern::audit::Audit;
+use tonnage_csi::govern::cost::Cost;
+use tonnage_csi::govern::gate::{self, EgressGate};
+use tonnage_csi::govern::quotas::Quotas;
+use tonnage_csi::govern::rules::Rulebook;
+use tonnage_csi::govern::spend::Spender;
 use tonnage_csi::grant::OpenGrants;
 use tonnage_csi::identity::Principal;
 use tonnage_csi::loads::{Journal, Load, Observer};
 use tonnage_csi::mount::FakeMounter;
-use tonnage_csi::policy::{Authorizer, Question, Refusal};
+use tonnage_csi::policy::{Authorized, Authorizer, Question, Refusal};
 use tonnage_csi::publish::{Holds, Parts, Publisher};
 use tonnage_csi::server::{Routes, Socket};
 use tonnage_csi::service::{IdentityService, NodeFacts, NodeService};
@@ -44,6 +53,7 @@ use crate::source::HeldSource;
 #[derive(Debug, Default)]
 pub(crate) struct Doorman {
     answer: Mutex<Option<Refusal>>,
+    object: Mutex<Option<Arc<crd::Source>>>,
     asked: Mutex<u64>,
 }
 
@@ -52,20 +62,31 @@ impl Doorman {
         *self.answer.lock().unwrap() = Some(refusal);
     }
 
+    /// From now on it is this object that says yes.
+    pub(crate) fn go_by(&self, object: Arc<crd::Source>) {
+        *self.object.lock().unwrap() = Some(object);
+    }
+
     pub(crate) fn asked(&self) -> u64 {
         *self.asked.lock().unwrap()
     }
 }
 
 impl Authorizer for Doorman {
-    fn authorize<'a>(&'a self, _: &'a Question<'a>) -> BoxFuture<'a, Result<Principal, Refusal>> {
+    fn authorize<'a>(&'a self, _: &'a Question<'a>) -> BoxFuture<'a, Result<Authorized, Refusal>> {
         *self.asked.lock().unwrap() += 1;
         let refusal = self.answer.lock().unwrap().clone();
         let principal = Principal {
             name: "pod".to_owned(),
             namespace: "default".to_owned(),
+            service_account: "default".to_owned(),
+            labels: Arc::default(),
         };
-        Box::pin(std::future::ready(refusal.map_or(Ok(principal), Err)))
+        let authorized = Authorized {
+            principal,
+            object: self.object.lock().unwrap().clone(),
+        };
+        Box::pin(std::future::ready(refusal.map_or(Ok(authorized), Err)))
     }
 }
 
@@ -86,6 +107,8 @@ impl Observer for SlowObserver {
 /// A running driver.
 struct Running {
     publisher: Arc<Publisher>,
+    sources: Sources,
+    governor: Option<EgressGate>,
     cache: Arc<Cache>,
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -100,6 +123,8 @@ pub(crate) struct World {
     /// Held by a test that wants accounts of loads to be slow.
     pub(crate) reporting: Arc<tokio::sync::Mutex<()>>,
     boot: String,
+    /// Rules of egress, where some govern.
+    rules: Option<Rulebook>,
     running: Option<Running>,
 }
 
@@ -113,6 +138,15 @@ pub(crate) struct Pod {
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// A node on which these rules govern.
+    pub(crate) async fn start_governed(rules: Rulebook) -> Self {
+        Self::start_with(Some(rules)).await
+    }
+
+    async fn start_with(rules: Option<Rulebook>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("kubelet/pods")).unwrap();
         let source = Arc::new(HeldSource::new());
@@ -125,6 +159,7 @@ impl World {
             source,
             reporting: Arc::default(),
             boot: "boot-1".to_owned(),
+            rules,
             running: None,
         };
         world.start_driver().await;
@@ -138,9 +173,14 @@ impl World {
         };
         let mut config = Config::new(self.path("cache"));
         config.revision_ttl = Duration::ZERO;
-        let cache = Cache::open(config, env, OpenGate::shared()).await.unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let mut sources = Sources::default();
+        let governor = self.governor(&sources, &clock);
+        let gate = governor.clone().map_or_else(OpenGate::shared, |gate| {
+            let gate: Arc<dyn Gate> = Arc::new(gate);
+            gate
+        });
+        let cache = Cache::open(config, env, gate).await.unwrap();
         sources
             .add("models", Arc::clone(&self.source) as Arc<dyn Source>)
             .unwrap();
@@ -149,9 +189,11 @@ impl World {
             upkeep: Upkeep::new(Arc::clone(cache.store())).unwrap(),
             mounter: Arc::clone(&self.mounter) as _,
             root: KubeletRoot::open(&self.path("kubelet")).unwrap(),
-            sources,
+            sources: sources.clone(),
             authorizer: Arc::clone(&self.doorman) as _,
             grants: Arc::new(OpenGrants),
+            governor: governor.clone(),
+            quotas: Quotas::none(),
             clock: Arc::clone(&clock),
             boot_id: self.boot.clone(),
             holds: Holds {
@@ -193,11 +235,33 @@ impl World {
         let client = NodeClient::new(connect(&self.socket()).await);
         self.running = Some(Running {
             publisher,
+            sources,
+            governor,
             cache,
             stop,
             server,
             client,
         });
+    }
+
+    fn governor(&self, sources: &Sources, clock: &Arc<dyn Clock>) -> Option<EgressGate> {
+        let rulebook = self.rules.clone()?;
+        let location = Location {
+            host: "held.example.com".to_owned(),
+            bucket: "weights".to_owned(),
+            ..Location::default()
+        };
+        sources.locations().put("models", location);
+        Some(EgressGate::new(gate::Parts {
+            rulebook,
+            spender: Spender::new(Incarnation(1), Arc::clone(clock)),
+            locations: sources.locations().clone(),
+            denials: Arc::default(),
+            audit: Audit::to(std::io::sink()),
+            cost: Cost::new(),
+            clock: Arc::clone(clock),
+            node: "node-1".to_owned(),
+        }))
     }
 
     /// Ends the driver; mounts stay.
@@ -208,6 +272,8 @@ impl World {
             stop,
             server,
             client,
+            sources: _,
+            governor: _,
         } = self.running.take().unwrap();
         drop(client);
         stop.cancel();
@@ -251,6 +317,16 @@ impl World {
 
     pub(crate) fn publisher(&self) -> &Arc<Publisher> {
         &self.running().publisher
+    }
+
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.running().sources
+    }
+
+    /// How many loads the gate knows.
+    pub(crate) fn governed_loads(&self) -> usize {
+        let governor = self.running().governor.as_ref();
+        governor.map_or(0, |gate| gate.tabs().count())
     }
 
     pub(crate) fn cache(&self) -> &Arc<Cache> {

@@ -81,3 +81,10 @@ capabilities:
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
+
+{{/* Whether the namespace selector of that name has the namespace of a request, as an expression (CEL). */}}
+{{- define "tonnage.selects" -}}
+(!has({{ . }}.names) || size({{ . }}.names) == 0 || namespaceObject.metadata.name in {{ . }}.names) &&
+(!has({{ . }}.matchLabels) || {{ . }}.matchLabels.all(key, has(namespaceObject.metadata.labels) &&
+key in namespaceObject.metadata.labels && namespaceObject.metadata.labels[key] == {{ . }}.matchLabels[key]))
+{{- end }}

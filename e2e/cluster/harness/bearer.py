@@ -48,6 +48,13 @@ class Bearer:
 
     def patch(self, path: str, change: dict) -> Answer:
         """Merges a change into the object at a path of the API."""
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/merge-patch+json"}
-        question = {"url": f"{SERVER}{path}", "method": "PATCH", "headers": headers, "body": change}
+        return self._ask("PATCH", path, change, "application/merge-patch+json")
+
+    def replace(self, path: str, whole: dict) -> Answer:
+        """Writes the whole object at a path of the API."""
+        return self._ask("PUT", path, whole, "application/json")
+
+    def _ask(self, method: str, path: str, body: dict, kind: str) -> Answer:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
+        question = {"url": f"{SERVER}{path}", "method": method, "headers": headers, "body": body}
         return Answer(**json.loads(self._cluster.inside("python3", "-c", ASK, text=json.dumps(question))))

@@ -10,11 +10,11 @@ from .manifests import SYSTEM
 from .paths import EVIDENCE, NODE, STATE
 
 KINDS = "pods,daemonsets,deployments,jobs,persistentvolumeclaims,persistentvolumes,csidrivers,csinodes,storageclasses,leases"
-CUSTOM = "sources.tonnage.dev,volumes.tonnage.dev"
+CUSTOM = "sources,volumes.tonnage.dev,nodecaches,egresspolicies,egressbudgets,egressleases,cachequotas"
 QUESTIONS = {
     "objects.txt": ["kubectl", "get", KINDS, "--all-namespaces", "--output=wide"],
     "described.txt": ["kubectl", "describe", "pods,daemonsets,deployments,persistentvolumeclaims,persistentvolumes,nodes", "--all-namespaces"],
-    "custom.yaml": ["kubectl", "get", CUSTOM, "--output=yaml"],
+    "custom.yaml": ["kubectl", "get", CUSTOM, "--all-namespaces", "--output=yaml"],
     "events.txt": ["kubectl", "get", "events", "--all-namespaces", "--sort-by=.metadata.creationTimestamp"],
     "mounts.txt": ["cat", "/proc/self/mountinfo"],
     "processes.txt": ["ps", "-ef"],

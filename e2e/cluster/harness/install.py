@@ -17,6 +17,8 @@ RELEASE = "tonnage"
 CACHE = "/var/lib/tonnage"
 """The cache's directory on the node, which is the chart's default."""
 NODE_PODS = "app.kubernetes.io/component=node"
+CONTROLLER = "tonnage-controller"
+"""Name of the controllers' Deployment, and of the lease that one of them holds."""
 OURS = f"app.kubernetes.io/instance={RELEASE}"
 UNINSTALL = ("helm", "uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait", "--timeout=2m")
 PUBLISHED = re.compile(r'^csi_operations_seconds_count\{([^}]*NodePublishVolume[^}]*)\} (\S+)$', re.MULTILINE)
@@ -113,8 +115,33 @@ class Driver:
 
     def kill_node_process(self) -> None:
         """kill -9 of the plugin's process."""
+        self._kill(until("the driver's container runs", 60, self._running_pod))
+
+    def leader(self) -> str:
+        """Name of the controller's pod that acts; empty where none does."""
+        lease = self._kube.find(SYSTEM, "lease", CONTROLLER) or {"spec": {}}
+        return lease["spec"].get("holderIdentity", "").rpartition("_")[0]
+
+    def crash_controller(self, name: str) -> None:
+        """kill -9 of a controller, whose pod is gone with it: one that was started again in the same pod would be the same to the others."""
+        pod = self._kube.get(SYSTEM, "pod", name)
+        self._kill(pod)
+        self._kube("delete", f"--namespace={SYSTEM}", "pod", name, "--force", "--grace-period=0", "--wait=false")
+
+    def scale_controller(self, replicas: int) -> None:
+        """Returns when so many are ready, and one of them acts, or none."""
+        self._kube("scale", f"--namespace={SYSTEM}", "deployment", CONTROLLER, f"--replicas={replicas}")
+        self._kube("rollout", "status", f"--namespace={SYSTEM}", f"deployment/{CONTROLLER}", "--timeout=90s")
+        until(f"of {replicas} controllers one acts", 60, lambda: bool(self.leader()) == (replicas > 0), self.leader)
+
+    def metrics(self) -> str:
+        """What the node pod tells Prometheus."""
         pod = until("the driver's container runs", 60, self._running_pod)
-        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+        return self._kube("get", "--raw", f"/api/v1/namespaces/{SYSTEM}/pods/{pod['metadata']['name']}:9808/proxy/metrics")
+
+    def _kill(self, pod: dict) -> None:
+        ours = next(it for it in pod["status"]["containerStatuses"] if it["name"] == "tonnage")
+        container = ours["containerID"].removeprefix("containerd://")
         self._cluster.inside("ctr", "--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", container)
 
     def tonnage(self, *arguments) -> str:

@@ -62,7 +62,7 @@ class SecondNode:
 
     def traces(self) -> list[str]:
         """What is left of it: in Kubernetes, in the first node's network, and on the machine."""
-        kinds = {"node": "", "csinode": "", "nodecaches.tonnage.dev": "", "lease": "kube-node-lease"}
+        kinds = {"node": "", "csinode": "", "nodecaches.tonnage.dev": "", "egressleases.tonnage.dev": "", "lease": "kube-node-lease"}
         found = [kind for kind, namespace in kinds.items() if self._kube.find(namespace, kind, SECOND)]
         found += [f"pod {name}" for name in self._names()]
         network = self._cluster.inside("ip", "-oneline", "link") + self._cluster.inside("ip", "route")

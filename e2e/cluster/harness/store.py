@@ -134,10 +134,18 @@ class Store:
 
     def since(self, mark: int) -> Traffic:
         """What was sent on the wire that counts since a moment; requests that still run are waited for."""
-        begun, ended = until("requests to the store end", 30, lambda: self._settled(mark))
-        return Traffic([{**begun[number], "began": begun[number]["at"], **line} for number, line in ended.items() if number in begun])
+        return _traffic(*until("requests to the store end", 30, lambda: self._settled(mark)))
+
+    def so_far(self, mark: int) -> Traffic:
+        """What requests have brought since a moment that have ended; those that still run are left out."""
+        return _traffic(*self._lines(mark))
 
     def _settled(self, mark: int) -> tuple[dict, dict] | None:
+        begun, ended = self._lines(mark)
+        return (begun, ended) if begun.keys() <= ended.keys() else None
+
+    def _lines(self, mark: int) -> tuple[dict, dict]:
+        """Requests that have begun, and those that have ended, by their numbers."""
         log = self._directory / "requests.jsonl"
         lines = []
         if log.exists():
@@ -146,7 +154,11 @@ class Store:
                 lines = [json.loads(line) for line in file.read().splitlines(keepends=True) if line.endswith("\n")]
         begun = {line["id"]: line for line in lines if line["event"] == "begin"}
         ended = {line["id"]: line for line in lines if line["event"] == "end"}
-        return (begun, ended) if begun.keys() <= ended.keys() else None
+        return begun, ended
+
+
+def _traffic(begun: dict, ended: dict) -> Traffic:
+    return Traffic([{**begun[number], "began": begun[number]["at"], **line} for number, line in ended.items() if number in begun])
 
 
 def _key(path: str) -> str:

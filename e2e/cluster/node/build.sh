@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds what the cluster is made of into $BIN, from the Go module proxy at pinned versions: Kubernetes, etcd, the network
-# plugins and csi-provisioner as one module (it shares most packages: 509 s cold on two cores, 2.9 GB at most), helm and
-# kubeconform each by itself. runc too, because the distribution's may be older than 1.2, from which on it takes `ro` off what a pod wants
-# to write. containerd comes from the distribution. What is built already is not built again.
+# plugins and csi-provisioner as one module (it shares most packages: 509 s cold on two cores, 2.9 GB at most), helm
+# and kubeconform each by itself. runc too, because the distribution's may be older than 1.2, from which on it takes `ro` off what a
+# pod wants to write. containerd comes from the distribution, and so does Prometheus, unpacked only: its package would start it. What is
+# built already is not built again.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -41,6 +42,15 @@ runc() {
   rm -rf "$copy"
 }
 
+# With promtool.
+prometheus() {
+  local there
+  there=$(mktemp -d)
+  (cd "$there" && apt-get --quiet=2 -o APT::Sandbox::User=root download prometheus && dpkg-deb --extract prometheus_*.deb .)
+  cp "$there"/usr/bin/{prometheus,promtool} "$BIN"
+  rm -rf "$there"
+}
+
 install() { # PACKAGE@VERSION
   GOBIN=$BIN "$go" install -ldflags "-s -w" "$1"
 }
@@ -55,3 +65,4 @@ once "kubernetes-$(cat "$HERE"/mods/all/go.{mod,sum} | cksum | cut -d' ' -f1)" k
 once "runc-${RUNC##*@}" runc
 once "helm-${HELM##*@}" install "$HELM"
 once "kubeconform-${KUBECONFORM##*@}" install "$KUBECONFORM"
+once prometheus-of-the-distribution prometheus

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 
-use crate::gate::{Connection, Demand, Gate, Permit, Purpose, Refusal};
+use crate::gate::{Connection, Demand, Gate, Permit, Purpose, Redirection, Refusal};
 
 #[derive(Debug, Default)]
 struct Ledger {
@@ -57,7 +57,7 @@ impl Gate for BudgetGate {
         Ok(())
     }
 
-    fn redirect(&self, _: &str, _: &str) -> Result<(), Refusal> {
+    fn redirect(&self, _: &Redirection<'_>) -> Result<(), Refusal> {
         Ok(())
     }
 

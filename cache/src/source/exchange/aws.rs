@@ -61,6 +61,10 @@ impl Client {
         &self.endpoint.host
     }
 
+    pub(super) fn hosts(&self) -> Vec<String> {
+        vec![self.endpoint.name()]
+    }
+
     pub(super) async fn ask(
         &self,
         transport: &Transport,

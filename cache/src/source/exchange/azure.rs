@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::call::{Answer, Endpoint};
-use super::{Azure, Failure, Granted};
+use super::{Azure, Failure, Granted, LIFE_MAX};
 use crate::error::Kind;
 use crate::path::Escaped;
 use crate::source::config::SourceConfig;
@@ -61,6 +61,10 @@ impl Client {
         &self.authority.host
     }
 
+    pub(super) fn hosts(&self) -> Vec<String> {
+        vec![self.authority.name()]
+    }
+
     pub(super) async fn ask(&self, transport: &Transport, token: &str) -> Result<Granted, Failure> {
         let request = self.authority.form(
             &format!("/{}/oauth2/v2.0/token", self.identity.tenant_id),
@@ -86,7 +90,7 @@ impl Client {
         let given = given.ok_or_else(|| self.authority.nonsense("no access token is in it"))?;
         Ok(Granted {
             keys: Keys::bearer(given.access_token),
-            life: Duration::from_secs(given.expires_in),
+            life: Duration::from_secs(given.expires_in).min(LIFE_MAX),
         })
     }
 

@@ -51,6 +51,13 @@ impl Endpoint {
         }
     }
 
+    /// The host without a port, as connections name it.
+    pub(super) fn name(&self) -> String {
+        let url = Url::parse(&self.base).ok();
+        let host = url.as_ref().and_then(Url::host_str);
+        host.unwrap_or_default().to_owned()
+    }
+
     /// A failure of this service.
     pub(super) fn failure(&self, kind: Kind, what: impl Into<String>) -> Failure {
         Failure {

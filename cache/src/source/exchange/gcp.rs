@@ -87,6 +87,11 @@ impl Client {
         &self.tokens.host
     }
 
+    pub(super) fn hosts(&self) -> Vec<String> {
+        let services = [&self.tokens, &self.impersonation];
+        services.map(Endpoint::name).into()
+    }
+
     pub(super) async fn ask(
         &self,
         transport: &Transport,
@@ -97,7 +102,7 @@ impl Client {
         match &self.pool.service_account {
             None => Ok(Granted {
                 keys: Keys::bearer(exchanged.access_token),
-                life: Duration::from_secs(exchanged.expires_in),
+                life: Duration::from_secs(exchanged.expires_in).min(LIFE),
             }),
             Some(account) => {
                 let token = exchanged.access_token;

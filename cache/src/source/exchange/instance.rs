@@ -11,7 +11,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::call::{Answer, Endpoint, secret, with};
-use super::{Failure, Granted, Instance, life_until};
+use super::{Failure, Granted, Instance, LIFE_MAX, life_until};
 use crate::error::Kind;
 use crate::gate::Gate;
 use crate::source::config::SourceConfig;
@@ -26,8 +26,6 @@ const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 const BY_ADDRESS: &str = "http://169.254.169.254";
 /// What Google's service wants to be called.
 const BY_NAME: &str = "http://metadata.google.internal";
-/// Longest life of keys that is believed.
-const LIFE_MAX: Duration = Duration::from_hours(24);
 
 /// Asks for the keys of the instance.
 #[derive(Debug)]
@@ -102,6 +100,10 @@ impl Client {
 
     pub(super) fn host(&self) -> &str {
         &self.endpoint.host
+    }
+
+    pub(super) fn hosts(&self) -> Vec<String> {
+        vec![self.endpoint.name()]
     }
 
     /// The way to the service: that address and nothing else, or, where the admin names another, what the source's rules allow.
@@ -209,10 +211,15 @@ impl Client {
         request: object_store::client::HttpRequest,
     ) -> Result<Answer, Failure> {
         let answer = self.endpoint.send(transport, request).await?;
-        match answer.status.as_u16() {
-            200 => Ok(answer),
-            400 | 404 => Err(self.without_identity()),
-            _ => {
+        match (answer.status.as_u16(), self.cloud) {
+            (200, _) => Ok(answer),
+            // Azure's is not there while it is updated, for 70 seconds at most; who has no identity is told 400.
+            (status @ (404 | 410), Cloud::Azure) => Err(self.endpoint.failure(
+                Kind::Transient,
+                format!("it is being updated (status {status}); this is tried again by itself"),
+            )),
+            (400 | 404, _) => Err(self.without_identity()),
+            (_, _) => {
                 let subject = "the instance's identity";
                 Err(self.endpoint.refusal(answer.status, None, subject))
             }

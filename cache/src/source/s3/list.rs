@@ -12,8 +12,7 @@ use crate::source::{Error, Version, date};
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Response {
-    #[serde(default)]
-    is_truncated: bool,
+    is_truncated: Option<bool>,
     next_continuation_token: Option<String>,
     encoding_type: Option<String>,
     #[serde(default)]
@@ -44,9 +43,10 @@ pub(in crate::source) fn parse(text: &str) -> Result<Option<Page>, Error> {
         .next_continuation_token
         .filter(|token| !token.is_empty());
     let next = match (response.is_truncated, next) {
-        (true, None) => return Ok(None),
-        (true, next) => next,
-        (false, _) => None,
+        (Some(true), None) => return Ok(None),
+        (Some(false), _) => None,
+        // A server that only names a next page has one.
+        (Some(true) | None, next) => next,
     };
     let is_encoded = response.encoding_type.as_deref() == Some("url");
     let items = response
@@ -144,10 +144,25 @@ mod tests {
     }
 
     #[test]
+    fn a_token_means_another_page_unless_this_one_is_said_to_be_the_last() {
+        let token = "<NextContinuationToken>t</NextContinuationToken>";
+        for (truncated, next) in [
+            ("", Some("t")),
+            ("<IsTruncated>true</IsTruncated>", Some("t")),
+            ("<IsTruncated>false</IsTruncated>", None),
+        ] {
+            let page = page(&format!("{truncated}{token}")).unwrap().unwrap();
+            assert_eq!(page.next.as_deref(), next, "{truncated}");
+        }
+        assert_eq!(page("").unwrap().unwrap().next, None);
+    }
+
+    #[test]
     fn what_is_not_a_listing_is_nothing() {
         assert!(parse("<html/>").unwrap().is_none());
         assert!(parse("<ListBucketResult><Contents>").unwrap().is_none());
         assert!(page("<IsTruncated>true</IsTruncated>").unwrap().is_none());
+        assert!(page("<IsTruncated>maybe</IsTruncated>").unwrap().is_none());
         assert!(
             page("<Contents><Key>a</Key><Size>-1</Size></Contents>")
                 .unwrap()

@@ -5,10 +5,16 @@ use tonnage_cache::source::exchange::Aws;
 use super::*;
 
 pub(super) fn role(server: &Responder) -> Service {
+    role_at(base(server))
+}
+
+/// A role that the STS at this URL gives keys for.
+pub(super) fn role_at(sts: String) -> Service {
     Service::Aws(Aws {
+        token_audience: "sts.amazonaws.com".to_owned(),
         role_arn: "arn:aws:iam::123456789012:role/models".to_owned(),
         session_name: "team-a.trainer".to_owned(),
-        endpoint: Some(base(server)),
+        endpoint: Some(sts),
         duration: Duration::from_mins(15),
     })
 }
@@ -186,6 +192,7 @@ async fn a_service_that_cannot_be_reached_is_named() {
 fn a_role_of_one_cloud_does_not_read_another_and_plain_http_is_the_admin_s_choice() {
     let role = |endpoint: Option<&str>| {
         Service::Aws(Aws {
+            token_audience: "sts.amazonaws.com".to_owned(),
             role_arn: "arn:aws:iam::1:role/r".to_owned(),
             session_name: "s".to_owned(),
             endpoint: endpoint.map(str::to_owned),

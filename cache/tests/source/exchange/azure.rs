@@ -10,6 +10,7 @@ const GIVEN: &str = r#"{"token_type":"Bearer","expires_in":86399,"ext_expires_in
 
 fn identity(server: &Responder) -> Service {
     Service::Azure(Azure {
+        token_audience: "api://AzureADTokenExchange".to_owned(),
         tenant_id: "tenant-1".to_owned(),
         client_id: "client-1".to_owned(),
         authority: Some(base(server)),
@@ -38,6 +39,21 @@ async fn an_assertion_goes_out_with_every_documented_field_and_a_token_to_the_st
     // Access tokens need a version of the service from 2017-11-09 on.
     assert_eq!(fields["x-ms-version"], "2023-11-03");
     assert!(!store[0].target.contains("canary"));
+}
+
+#[tokio::test]
+async fn a_token_is_not_believed_to_be_valid_for_longer_than_a_day() {
+    let server = Responder::start(|head| match head.method.as_str() {
+        "POST" => ok(&GIVEN.replace("86399", "31536000")),
+        _ => ok(BLOBS),
+    })
+    .await;
+    let world = World::new(&server, "az://account/container", identity(&server));
+    world.offer("canary-newer", 31_536_000);
+    world.list().await.unwrap();
+    // Four fifths of a day, and a tenth of that.
+    world.advance(76_032);
+    list_until(&world, || parted(&server).1.len() == 2).await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ const IMPERSONATED: &str =
 
 fn pool(server: &Responder, service_account: Option<&str>) -> Service {
     Service::Gcp(Gcp {
+        token_audience: format!("https:{POOL}"),
         audience: POOL.to_owned(),
         service_account: service_account.map(str::to_owned),
         token_endpoint: Some(base(server)),
@@ -68,6 +69,20 @@ async fn a_token_is_exchanged_with_every_documented_field_and_borne_to_the_store
         expected("https://www.googleapis.com/auth/devstorage.read_only")
     );
     assert_eq!(store[0].fields["authorization"], "Bearer canary-federated");
+}
+
+#[tokio::test]
+async fn a_token_is_not_believed_to_be_valid_for_longer_than_an_hour() {
+    let server = Responder::start(|head| match head.method.as_str() {
+        "POST" => ok(&FEDERATED.replace("3600", "31536000")),
+        _ => ok(LISTING),
+    })
+    .await;
+    let world = World::new(&server, "gs://bucket", pool(&server, None));
+    world.list().await.unwrap();
+    // Four fifths of an hour, and a tenth of that.
+    world.advance(3168);
+    list_until(&world, || parted(&server).1.len() == 2).await;
 }
 
 #[tokio::test]

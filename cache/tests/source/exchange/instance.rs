@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
-use tonnage_cache::gate::{Connection, Demand, Gate, Permit, Refusal};
+use tonnage_cache::gate::{Connection, Demand, Gate, Permit, Redirection, Refusal};
 use tonnage_cache::source::config::build;
 use tonnage_cache::source::exchange::{Aws, Instance};
 
@@ -44,13 +44,12 @@ async fn ec2_is_asked_for_a_session_first_then_for_the_role_and_its_keys() {
     }
     assert!(store[0].fields["authorization"].contains("Credential=ASIA1/"));
     assert_eq!(store[0].fields["x-amz-security-token"], "canary-session");
-    // Six hours less a fifth.
-    world.advance(17_279);
+    // Four fifths of six hours are 17,280 seconds.
+    world.advance(15_551);
     world.list().await.unwrap();
     assert_eq!(parted(&server).1.len(), 3);
-    world.advance(1);
-    world.list().await.unwrap();
-    assert_eq!(parted(&server).1.len(), 6);
+    world.advance(3457);
+    list_until(&world, || parted(&server).1.len() == 6).await;
 }
 
 #[tokio::test]
@@ -130,12 +129,27 @@ async fn an_instance_without_an_identity_is_told_what_it_lacks() {
     ] {
         let server = Responder::start(|head| match head.method.as_str() {
             "PUT" => ok("canary-imds"),
+            // Azure's says 400.
+            _ if head.target.starts_with("/metadata/") => answer("400 Bad Request", "canary"),
             _ => answer("404 Not Found", "canary"),
         })
         .await;
         let world = World::new(&server, url, instance(&server));
         let sentence = format!("no temporary keys from {}: {words}", host(&server));
         assert_eq!(world.refused().await, (Kind::Denied, sentence));
+    }
+}
+
+#[tokio::test]
+async fn azure_s_service_is_asked_again_after_its_update() {
+    for (status, number) in [("404 Not Found", 404), ("410 Gone", 410)] {
+        let server = Responder::start(move |_| answer(status, "canary")).await;
+        let world = World::new(&server, "az://account/container", instance(&server));
+        let sentence = format!(
+            "no temporary keys from {}: it is being updated (status {number}); this is tried again by itself",
+            host(&server)
+        );
+        assert_eq!(world.refused().await, (Kind::Transient, sentence));
     }
 }
 
@@ -155,7 +169,7 @@ impl Gate for Shut {
         Err(Refusal::Denied("shut".to_owned()))
     }
 
-    fn redirect(&self, _source: &str, _host: &str) -> Result<(), Refusal> {
+    fn redirect(&self, _: &Redirection<'_>) -> Result<(), Refusal> {
         Err(Refusal::Denied("shut".to_owned()))
     }
 
@@ -210,6 +224,7 @@ async fn the_metadata_address_is_open_to_the_exchange_of_instances_and_to_nothin
         assert_eq!(led, [(host.to_owned(), metadata, 80)]);
     }
     let role = Service::Aws(Aws {
+        token_audience: "sts.amazonaws.com".to_owned(),
         role_arn: "arn:aws:iam::1:role/r".to_owned(),
         session_name: "s".to_owned(),
         endpoint: Some("http://169.254.169.254".to_owned()),

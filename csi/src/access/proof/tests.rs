@@ -215,6 +215,8 @@ fn principal(name: &str) -> Principal {
     Principal {
         name: name.to_owned(),
         namespace: "team-a".to_owned(),
+        service_account: name.to_owned(),
+        labels: Arc::default(),
     }
 }
 

@@ -95,11 +95,20 @@ impl Holding {
     /// Remembers that a load waits; the answer is whether the controller said that nothing is left.
     pub(super) fn miss(&mut self, load: u64, amount: u64) -> bool {
         self.missing.insert(load, amount);
+        self.is_refused()
+    }
+
+    /// Whether the controller said that nothing is left.
+    pub(super) fn is_refused(&self) -> bool {
         matches!(self.phase, Phase::Asking { refused: true, .. })
     }
 
     pub(super) fn forget(&mut self, load: u64) {
         self.missing.remove(&load);
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        self.missing.clear();
     }
 
     pub(super) fn is_asking(&self) -> bool {

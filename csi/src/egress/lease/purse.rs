@@ -128,6 +128,11 @@ impl Purse {
             .map_or(0, |holding| holding.left(now))
     }
 
+    /// Whether the controller said that nothing is left of an account, and nothing came since.
+    pub fn is_exhausted(&self, account: &Account) -> bool {
+        self.holdings.get(account).is_some_and(Holding::is_refused)
+    }
+
     /// Takes the bytes from every account, or from none and remembers who waits for what.
     pub fn charge(&mut self, charge: &Charge<'_>, now: Duration) -> Result<Receipt, Missing> {
         let mut missing: Option<Missing> = None;
@@ -199,6 +204,22 @@ impl Purse {
     /// The last demands are in the object.
     pub fn written(&mut self) {
         self.unsure = false;
+    }
+
+    /// The object does not say any more what was written, or has something else to say: demands come though nothing is new about
+    /// them, at the pace of the rules.
+    pub fn repeat(&mut self) {
+        self.unsure = true;
+    }
+
+    /// The service stops: nobody waits any more, and everything is given back. The next [`demands`](Self::demands), which come
+    /// at once if there is anything to tell, are the last word of this incarnation.
+    pub fn close(&mut self) {
+        self.rules.pause = Duration::ZERO;
+        self.rules.idle = Duration::ZERO;
+        for holding in self.holdings.values_mut() {
+            holding.forget_all();
+        }
     }
 
     /// Takes what the object's status says; `true` if loads that wait should try again.

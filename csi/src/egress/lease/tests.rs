@@ -303,3 +303,51 @@ fn more_accounts_than_lines_take_turns() {
     assert!(charge(&mut purse, &["d"], 10, 7).is_err());
     assert_eq!(named(&mut purse, 60), ["d", "c"]);
 }
+
+#[test]
+fn what_an_object_does_not_say_any_more_is_said_again_at_the_usual_pace() {
+    let mut purse = granted(25);
+    assert!(charge(&mut purse, &["b"], 7, 131).is_err());
+    let said = purse.demands(at(131));
+    assert_eq!(said, Some(vec![demand("b", 2, 7, 0)]));
+    purse.written();
+    purse.repeat();
+    assert_eq!(purse.demands(at(135)), None);
+    assert_eq!(purse.demands(at(136)), said);
+    purse.written();
+    assert_eq!(purse.demands(at(141)), None);
+    // The clock of the grant to come did not begin anew, and the grant that is held is not touched.
+    assert!(purse.accept(&[grant("b", 2, 7)], at(142)));
+    assert_eq!(purse.left(&account("b"), at(970)), 7);
+    assert_eq!(purse.left(&account("b"), at(971)), 0);
+    assert_eq!(purse.left(&account("a"), at(142)), 25);
+}
+
+#[test]
+fn a_service_that_stops_gives_back_at_once_what_it_holds_and_what_it_asked_for() {
+    let mut purse = granted(25);
+    assert!(charge(&mut purse, &["a"], 5, 131).is_ok());
+    assert!(charge(&mut purse, &["b"], 7, 131).is_err());
+    assert!(purse.demands(at(131)).is_some());
+    purse.written();
+    assert!(charge(&mut purse, &["c"], 7, 131).is_err());
+    purse.close();
+    let last = purse.demands(at(131)).unwrap();
+    assert_eq!(last, [demand("a", 2, 0, 5), demand("b", 3, 0, 0)]);
+    assert_eq!(purse.left(&account("a"), at(131)), 0);
+    assert!(!purse.accept(&[grant("b", 2, 7)], at(132)));
+    purse.written();
+    assert_eq!(purse.demands(at(200)), None);
+}
+
+#[test]
+fn an_account_is_exhausted_from_the_answer_that_says_so_to_the_next_grant() {
+    let mut purse = purse();
+    assert!(charge(&mut purse, &["a"], 10, 0).is_err());
+    assert!(purse.demands(at(0)).is_some());
+    assert!(!purse.is_exhausted(&account("a")));
+    assert!(purse.accept(&[grant("a", 1, 0)], at(1)));
+    assert!(purse.is_exhausted(&account("a")));
+    assert!(purse.accept(&[grant("a", 1, 10)], at(2)));
+    assert!(!purse.is_exhausted(&account("a")));
+}

@@ -44,6 +44,7 @@ pub fn read_lease(object: &EgressLease) -> Lease {
     let EgressLeaseSpec {
         incarnation,
         demands,
+        denials: _,
     } = &object.spec;
     let grants = object.status.as_ref().map(|status| &status.grants);
     Lease {
@@ -73,7 +74,7 @@ fn read_grant(line: &GrantLine) -> Grant {
     }
 }
 
-/// The half of the object that the node writes.
+/// The half of the object that the node writes, without what it has denied.
 pub fn spec(incarnation: Incarnation, demands: &[Demand]) -> EgressLeaseSpec {
     let line = |demand: &Demand| DemandLine {
         policy_uid: demand.account.policy.0.clone(),
@@ -87,6 +88,7 @@ pub fn spec(incarnation: Incarnation, demands: &[Demand]) -> EgressLeaseSpec {
     EgressLeaseSpec {
         incarnation: incarnation.to_string(),
         demands: demands.iter().map(line).collect(),
+        denials: Vec::new(),
     }
 }
 

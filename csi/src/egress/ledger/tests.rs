@@ -35,6 +35,15 @@ fn ask(seq: u64, wanted: u64, spent: u64) -> Ask {
     }
 }
 
+#[test]
+fn a_crumb_is_granted_to_who_needs_no_more_and_to_nobody_else() {
+    let rules = Rules::default();
+    let mib = 1u64 << 20;
+    assert_eq!(rules.portion(1 << 40, 1 << 40, 63 * mib), 0);
+    assert_eq!(rules.portion(1 << 40, 1 << 40, 64 * mib), 64 * mib);
+    assert_eq!(rules.portion(mib, 1 << 40, 63 * mib), mib);
+}
+
 fn asked(asks: &[(&str, Ask)]) -> BTreeMap<String, Ask> {
     let asks = asks.iter();
     asks.map(|(node, ask)| ((*node).to_owned(), *ask)).collect()

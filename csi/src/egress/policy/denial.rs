@@ -72,7 +72,8 @@ pub(super) fn malformed(policy: &Compiled, who: &Who<'_>, why: &str) -> Denial {
         policies: vec![policy.name.clone()],
         message: format!(
             "EgressPolicy {} selects namespace {} and denies everything there until an administrator mends it: {why}",
-            policy.name, who.namespace
+            policy.name.escape_default(),
+            who.namespace
         ),
     }
 }
@@ -115,7 +116,7 @@ pub(super) fn unnamed(
                 .collect();
             format!(
                 "allow[{index}] of {} comes closest and does not name {}",
-                policy.name,
+                policy.name.escape_default(),
                 missed.join(", ")
             )
         }
@@ -139,14 +140,16 @@ pub(super) fn no_digest(policy: &Compiled, who: &Who<'_>) -> Denial {
         policies: vec![policy.name.clone()],
         message: format!(
             "EgressPolicy {} requires pods of namespace {} to name the digest of what they load: set the volume's attribute digest",
-            policy.name, who.namespace
+            policy.name.escape_default(),
+            who.namespace
         ),
     }
 }
 
-/// Some policies by name.
+/// Some policies by name. Those of a cluster are plain, those of a file are what stands there.
 fn named(policies: &[String]) -> String {
-    let first: Vec<&str> = policies.iter().take(NAMED).map(String::as_str).collect();
+    let first = policies.iter().take(NAMED);
+    let first: Vec<String> = first.map(|it| it.escape_default().to_string()).collect();
     let first = first.join(", ");
     match policies.len().saturating_sub(NAMED) {
         0 => format!("EgressPolicy {first}"),

@@ -175,9 +175,18 @@ async fn listed_sources_are_known_with_their_objects_and_the_keys_of_their_secre
 
 #[tokio::test(start_paused = true)]
 async fn an_object_that_cannot_be_understood_leaves_the_others_usable() {
+    let consumer = |entry: &Value| json!({"url": "s3://public", "consumers": [entry]});
     let answer = |path: &str| match path {
         SOURCES => list(&[
             object("bad", &json!({"url": 7})),
+            object(
+                "more",
+                &consumer(&json!({"namespaces": {"matchExpressions": []}})),
+            ),
+            object(
+                "less",
+                &consumer(&json!({"namespaces": {}, "path": ["llama"]})),
+            ),
             object("file", &json!({"url": "file:///etc"})),
             object("good", &json!({"url": "s3://public"})),
         ]),
@@ -187,6 +196,9 @@ async fn an_object_that_cannot_be_understood_leaves_the_others_usable() {
         sources.until_read().await;
         assert!(sources.get("good").is_ok());
         says(sources, "bad", "its object cannot be understood").await;
+        // Without what is not understood, its consumers would be all.
+        says(sources, "more", "unknown field `matchExpressions`").await;
+        says(sources, "less", "unknown field `path`").await;
         says(sources, "file", "its url begins with none of").await;
         assert_eq!(sources.spec("bad").unwrap_err().kind(), Kind::Transient);
     })
@@ -323,6 +335,8 @@ fn principal(account: &str) -> Principal {
     Principal {
         name: format!("system:serviceaccount:team-a:{account}"),
         namespace: "team-a".to_owned(),
+        service_account: account.to_owned(),
+        labels: Arc::default(),
     }
 }
 

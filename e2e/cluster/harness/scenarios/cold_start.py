@@ -22,11 +22,21 @@ from ..world import World
 NAME = "cold-start"
 TIMED = f"{NAME}-timed"
 """The same place of the store, past the wire that counts: its pace is not what is measured."""
-PATH = "model"
+SMALL = 256 * MIB
+"""Most of a model of which bytes are counted: the wire that counts is slow."""
 SHARD = 128 * MIB
 CROWD = 10
 CACHE = INSIDE / NAME
 """On kubelet's file system, so that our cache and an emptyDir are the same disk. A node that serves models has another one for it."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A model in the store, and the sum of all words of it."""
+
+    place: Place
+    model: Model
+    total: int
 
 
 @dataclass(frozen=True)
@@ -35,22 +45,20 @@ class Stage:
 
     world: World
     scene: Scene
-    model: Model
-    total: int
     bench: ModuleType
     """Means of `benches/`."""
-    counted: Place
-    timed: Place
+    counted: Kept
+    timed: Kept
 
-    def pods(self, contender: Contender, place: Place, *names: str) -> list[Moments]:
+    def pods(self, contender: Contender, kept: Kept, *names: str) -> list[Moments]:
         """Makes pods at once, waits until they have read everything, and removes nothing."""
         asked = time.time()
-        self.scene.add(*(contender.pod(NAME, name, place) for name in names))
-        patience = 120 + len(names) * self.model.size // (20 * MIB)
+        self.scene.add(*(contender.pod(NAME, name, kept.place) for name in names))
+        patience = 120 + len(names) * kept.model.size // (20 * MIB)
         done = "--for=jsonpath={.status.phase}=Succeeded"
         self.world.kube("wait", f"--namespace={NAME}", done, *(f"pod/{name}" for name in names), f"--timeout={patience}s", seconds=patience + 10)
         found = [moments(self.world.kube, NAME, name, asked) for name in names]
-        wanted = [(self.model.size, self.total)] * len(names)
+        wanted = [(kept.model.size, kept.total)] * len(names)
         self.world.equal(f"{contender.name}: {', '.join(names)} read what the generator wrote", [(it.bytes, it.total) for it in found], wanted)
         return found
 
@@ -59,7 +67,7 @@ class Stage:
         until("the cache is empty", 60, self._emptied, lambda: self.world.driver.tonnage("cache", "du"))
         self.world.cluster.inside("sync")
         self.bench.warm(STATE / "store/data" / BUCKET / NAME)
-        self.bench.heat(self.model.size * 3 // 2 + 512 * MIB)
+        self.bench.heat(self.timed.model.size * 3 // 2 + 512 * MIB)
 
     def _emptied(self) -> bool:
         self.world.driver.tonnage("cache", "gc", "--all")
@@ -100,16 +108,19 @@ def _same_disk(world: World) -> str:
 
 
 def _staged(world: World, bench: ModuleType) -> Stage:
-    """Two sources lead to one model: over the wire that counts, and past it."""
+    """Two sources lead to one bucket: over the wire that counts, to a model that is not large, and past it."""
     scene = world.scene(NAME, endpoint=COUNTED)
     timed = manifests.source(NAME, DIRECT, [manifests.consumer(NAME)])
     timed["metadata"]["name"] = TIMED
     scene.add(timed)
     size = world.measure.size
+    return Stage(world, scene, bench, _kept(scene, COUNTED, NAME, min(size, SMALL)), _kept(scene, DIRECT, TIMED, size))
+
+
+def _kept(scene: Scene, endpoint: str, source: str, size: int) -> Kept:
     shards = -(-size // SHARD)
-    model = scene.add_model(PATH, shards=shards, shard_size=size // shards)
-    places = (Place(endpoint, source, f"{NAME}/{PATH}", PATH) for endpoint, source in ((COUNTED, NAME), (DIRECT, TIMED)))
-    return Stage(world, scene, model, _total(model), bench, *places)
+    model = scene.add_model(source, shards=shards, shard_size=size // shards)
+    return Kept(Place(endpoint, source, f"{NAME}/{source}", source), model, _total(model))
 
 
 def _total(model: Model) -> int:
@@ -126,27 +137,33 @@ def _bytes(stage: Stage, contender: Contender) -> float:
     """Untimed, over the wire that counts: what the first pod and the second one cost. Content sent for the first ÷ model."""
     stage.condition()
     mark = stage.world.store.mark()
-    stage.pods(contender, stage.counted, "counted-1")
+    names = [f"{_slug(contender)}-counted-{number}" for number in (1, 2)]
+    stage.pods(contender, stage.counted, names[0])
     first = stage.world.store.since(mark)
-    stage.world.check(f"{contender.name}: the first pod costs one download", first.is_one_of(stage.model.size), first)
+    stage.world.check(f"{contender.name}: the first pod costs one download", first.is_one_of(stage.counted.model.size), first)
     mark = stage.world.store.mark()
-    stage.pods(contender, stage.counted, "counted-2")
+    stage.pods(contender, stage.counted, names[1])
     second = stage.world.store.since(mark)
     if contender.is_ours:
         stage.world.equal(f"{contender.name}: the second pod costs none", second.content, 0)
     else:
-        stage.world.check(f"{contender.name}: the second pod costs another one", second.is_one_of(stage.model.size), second)
-    stage.scene.remove("counted-1", "counted-2")
-    return first.content / stage.model.size
+        stage.world.check(f"{contender.name}: the second pod costs another one", second.is_one_of(stage.counted.model.size), second)
+    stage.scene.remove(*names)
+    return first.content / stage.counted.model.size
+
+
+def _slug(contender: Contender) -> str:
+    """Pods of different contenders have different names, and so have their events."""
+    return contender.name.replace(" ", "-")
 
 
 def _ten_cost_one(stage: Stage) -> None:
     stage.condition()
-    names = [f"counted-{number}" for number in range(1, CROWD + 1)]
+    names = [f"of-ten-{number}" for number in range(1, CROWD + 1)]
     mark = stage.world.store.mark()
     stage.pods(OURS, stage.counted, *names)
     traffic = stage.world.store.since(mark)
-    stage.world.check(f"{OURS.name}: {CROWD} pods at once cost one download", traffic.is_one_of(stage.model.size), traffic)
+    stage.world.check(f"{OURS.name}: {CROWD} pods at once cost one download", traffic.is_one_of(stage.counted.model.size), traffic)
     stage.scene.remove(*names, seconds=120)
 
 
@@ -157,11 +174,11 @@ def _turn(stage: Stage, rep: int, dice: random.Random, rows: dict[tuple[str, str
     for contender, is_crowd in order:
         stage.condition()
         if is_crowd:
-            names = [f"turn-{rep}-of-ten-{number}" for number in range(1, CROWD + 1)]
+            names = [f"of-ten-{rep}-{number}" for number in range(1, CROWD + 1)]
             # The slowest decides.
             found = {"ten pods": max(stage.pods(contender, stage.timed, *names), key=lambda it: it.ended)}
         else:
-            names = [f"turn-{rep}-{which}" for which in ("first", "second")]
+            names = [f"{_slug(contender)}-{rep}-{which}" for which in ("first", "second")]
             found = {f"{which} pod": stage.pods(contender, stage.timed, name)[0] for which, name in zip(("first", "second"), names)}
             loads += _phases(stage, names[0]) if contender.is_ours else []
         for lane, seen in found.items():

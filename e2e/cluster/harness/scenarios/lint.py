@@ -1,19 +1,21 @@
 """The chart is without fault by helm's linter, by kubeconform's strict comparison with the schemas of the running server, and by the
-server itself; and so is every example."""
+server itself; and so is every example. Prometheus takes its rules, which pass their tests, and what its dashboards ask."""
 
 import json
 import re
 
-from .. import schemas
+from .. import monitoring, schemas
 from ..cluster import Cluster
+from ..command import attempt
 from ..install import RELEASE
 from ..manifests import SYSTEM
 from ..outcome import Failure
-from ..paths import INSIDE, REPOSITORY, STATE
+from ..paths import BIN, INSIDE, REPOSITORY, STATE
 from ..world import World
 
 NAME = "lint"
 VERSION = "1.37.2"
+ADMISSION = "admissionregistration.k8s.io"
 EXAMPLES = REPOSITORY / "deploy/examples"
 ALL = {
     "priorityClass": {"create": True},
@@ -33,13 +35,38 @@ def run(world: World) -> None:
         rendered = _rendered(world.cluster, chart, extra)
         _conforms(world, f"the chart with {words}", rendered)
         _server_takes(world, f"the chart with {words}", rendered)
+    _authors(world, chart)
     for example in sorted(EXAMPLES.glob("*.yaml")):
         _example(world, example.name, example.read_text())
+    _monitoring(world)
 
 
-def _rendered(cluster: Cluster, chart: object, values: dict) -> str:
-    where = [f"--namespace={SYSTEM}", f"--kube-version={VERSION}", "--values=-"]
+def _rendered(cluster: Cluster, chart: object, values: dict, version: str = VERSION, *flags: str) -> str:
+    where = [f"--namespace={SYSTEM}", f"--kube-version={version}", "--values=-", *flags]
     return cluster.inside("helm", "template", RELEASE, chart, *where, text=json.dumps(values))
+
+
+def _authors(world: World, chart: object) -> None:
+    """An older server lacks the kind, and would refuse a release that has it."""
+    kind = "MutatingAdmissionPolicy"
+    for version, flags, wanted in ((VERSION, (), "v1"), ("1.35.0", (), ""), (VERSION, ("v1/Pod",), ""), ("1.35.0", ("v1/Pod", f"{ADMISSION}/v1beta1/{kind}"), "v1beta1")):
+        rendered = _rendered(world.cluster, chart, {}, version, *(f"--api-versions={it}" for it in flags))
+        found = re.findall(rf"(?m)^apiVersion: {ADMISSION}/(\w+)\nkind: {kind}$", rendered)
+        world.equal(f"for Kubernetes {version} with {', '.join(flags) or 'all that it should have'} {kind} is {wanted or 'left out'}", found, [wanted] if wanted else [])
+
+
+def _monitoring(world: World) -> None:
+    """promtool runs on the machine: it needs nothing of the cluster."""
+    asked = [it for dashboard in monitoring.DASHBOARDS for it in monitoring.expressions(dashboard)]
+    together = STATE / "dashboards.yaml"
+    together.write_text(monitoring.as_rules(asked))
+    ended = attempt([BIN / "promtool", "check", "rules", together, *monitoring.RULES])
+    world.check(f"Prometheus takes the rules and the {len(asked)} expressions of {len(monitoring.DASHBOARDS)} dashboards", ended.code == 0, ended.out + ended.err)
+    world.equal("each file of rules has tests", [it.name for it in monitoring.TESTS], [it.name for it in monitoring.RULES])
+    ended = attempt([BIN / "promtool", "test", "rules", *monitoring.TESTS])
+    world.check("the rules record and alert as their tests say", ended.code == 0, ended.out + ended.err)
+    words = "\n".join([*asked, *(it.read_text() for it in monitoring.RULES)])
+    world.equal("the operator's manual describes every metric that they ask for", monitoring.undescribed(words), set())
 
 
 def _conforms(world: World, what: str, yaml: str, *more: str) -> None:

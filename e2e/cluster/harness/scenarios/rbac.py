@@ -6,7 +6,7 @@ import re
 
 from ..install import RELEASE
 from ..manifests import SYSTEM, service_account
-from ..outcome import Failure
+from ..outcome import Failure, until
 from ..scene import Scene
 from ..world import World
 
@@ -21,6 +21,9 @@ GRANTED = {
             "events.events.k8s.io": "create",
             "nodecaches.tonnage.dev": "create patch",
             "nodecaches.tonnage.dev/status": "patch",
+            "egresspolicies.tonnage.dev": "get list watch",
+            "cachequotas.tonnage.dev": "get list watch",
+            "egressleases.tonnage.dev": "create get list update watch",
             "nodes": "get",
         },
         "own": {"secrets": "get"},
@@ -33,10 +36,19 @@ GRANTED = {
             "volumeattributesclasses.storage.k8s.io": "get",
             "events": "create patch",
             "events.events.k8s.io": "create patch",
-            "namespaces": "get",
+            "namespaces": "get list watch",
             "sources.tonnage.dev": "get list watch",
             "sources.tonnage.dev/status": "get patch update",
             "volumes.tonnage.dev": "create delete get list watch",
+            "egresspolicies.tonnage.dev": "get list watch",
+            "egresspolicies.tonnage.dev/status": "patch",
+            "egressleases.tonnage.dev": "get list watch",
+            "egressleases.tonnage.dev/status": "update",
+            "cachequotas.tonnage.dev": "get list watch",
+            "cachequotas.tonnage.dev/status": "patch",
+            "nodecaches.tonnage.dev": "get list watch",
+            "egressbudgets.tonnage.dev": "create delete get list watch",
+            "egressbudgets.tonnage.dev/status": "update",
         },
         "own": {"secrets": "get", "leases.coordination.k8s.io": "create get patch update"},
     },
@@ -61,6 +73,10 @@ NEVER = (
     ("create", "pods", "exec"),
     ("update", "sources.tonnage.dev"),
     ("create", "sources.tonnage.dev"),
+    ("update", "egresspolicies.tonnage.dev"),
+    ("create", "egresspolicies.tonnage.dev"),
+    ("update", "cachequotas.tonnage.dev"),
+    ("delete", "egressleases.tonnage.dev"),
     ("bind", "clusterroles.rbac.authorization.k8s.io"),
     ("escalate", "clusterroles.rbac.authorization.k8s.io"),
 )
@@ -83,6 +99,7 @@ def run(world: World) -> None:
             world.equal(f"{account}: the chart grants exactly the listed verbs, {scope}", _granted(objects, account, scope), wanted)
     for account in LASTING:
         _server_agrees(world, account)
+    _people(world)
     _node_pod(world, objects)
     _others_are_restricted(world, scene, objects)
 
@@ -158,6 +175,22 @@ def _allowed(world: World, user: str, namespace: str) -> Rules:
             raise Failure(f"a rule for names that the table cannot say: {match[0]}")
         allowed.setdefault(match[1], set()).update(match[4].split())
     return allowed
+
+
+def _people(world: World) -> None:
+    """The server joins the chart's role into its own; of who is meant by `--as` nothing else is known."""
+    for role in ("view", "edit", "admin"):
+        user = f"somebody-who-may-{role}"
+        world.kube("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}", f"--namespace={NAME}")
+        until(f"who may {role} a namespace sees its quotas", 15, lambda: _may(world, user, "list", "cachequotas.tonnage.dev"))
+        changes = [verb for verb in ("create", "update", "patch", "delete") if _may(world, user, verb, "cachequotas.tonnage.dev")]
+        world.equal(f"who may {role} a namespace sees its quotas and may not change them", changes, [])
+        ended = world.kube.attempt("get", "egresspolicies.tonnage.dev", f"--as={user}")
+        world.check("nor see the rules, which are the cluster's", ended.code != 0 and "is forbidden" in ended.err, ended)
+
+
+def _may(world: World, user: str, verb: str, resource: str) -> bool:
+    return world.kube.attempt("auth", "can-i", verb, resource, f"--namespace={NAME}", f"--as={user}").code == 0
 
 
 def _node_pod(world: World, objects: list[dict]) -> None:

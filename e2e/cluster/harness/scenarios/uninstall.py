@@ -11,7 +11,10 @@ from ..world import World
 
 NAME = "uninstall"
 GENERATED = "daemonsets,deployments,jobs,pods,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,configmaps"
-CLUSTER_WIDE = "csidrivers,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,priorityclasses"
+CLUSTER_WIDE = (
+    "csidrivers,clusterroles,clusterrolebindings,priorityclasses,validatingadmissionpolicies,validatingadmissionpolicybindings,"
+    "mutatingadmissionpolicies,mutatingadmissionpolicybindings"
+)
 
 
 def run(world: World) -> None:

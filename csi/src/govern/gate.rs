@@ -1,0 +1,193 @@
+//! The gate that every byte of a node in a cluster passes: [`EgressGate`] asks the rules who may load what, takes the bytes from
+//! the budgets that are charged, and holds the speed.
+//!
+//! ```text
+//! publish ─► judge: allowed? ─► Admission ─► open: a tab as long as the load runs, a seat as long as the pod waits
+//! run ─────► admit: the tab's guests, first come first ─► rules as they are now ─► budgets ─► pace ─► Paid ─► settle
+//! connect ─► the source's own host, or one that gives keys for it, or one that some guest of the source may use
+//! redirect ► one that a guest of this very load may use
+//! ```
+//!
+//! * **The rules are asked again for every run**, so that a change takes effect in the middle of a download; a run that had to
+//!   wait is asked about once more before it begins.
+//! * **A shared load goes on as long as one guest may and can**: the first whose rules allow it and whose budgets have bytes pays
+//!   for the run. Only if all are refused the load ends, with what is verified kept.
+//! * **What is denied is denied; what is used up comes back**: a rule that forbids is [`Refusal::Denied`]; rules too old, a budget
+//!   used up and a controller that is silent are [`Refusal::Exhausted`], which kubelet tries again. At publish only the rules
+//!   decide: content that is here mounts whatever budgets say.
+//! * **A controller is silent** if it has not answered for half a minute. For the next minute nobody waits for it again: loads
+//!   spend what is granted, owe (`whenControllerUnreachable: Allow`), or stop (`Deny`, also where something is granted).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tonnage_cache::clock::{Clock, unix_millis};
+use tonnage_cache::gate::{Connection, Demand, Gate, Permit, Redirection, Refusal};
+
+use super::audit::Audit;
+use super::cost::Cost;
+use super::denials::Denials;
+use super::pace::Pace;
+use super::rules::{Rulebook, Snapshot};
+use super::spend::Spender;
+use super::tabs::{Tab, Tabs};
+use crate::egress::terms::PolicyUid;
+use crate::sources::Locations;
+
+mod admission;
+mod pay;
+mod tell;
+mod words;
+
+pub use admission::{Admission, Opened};
+
+/// How long a silent controller is not waited for again.
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// What a gate is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The rules.
+    pub rulebook: Rulebook,
+    /// The budgets.
+    pub spender: Arc<Spender>,
+    /// Where sources are.
+    pub locations: Locations,
+    /// Is told what was denied.
+    pub denials: Arc<Denials>,
+    /// Is told of decisions.
+    pub audit: Audit,
+    /// Is told of bytes and their price.
+    pub cost: Arc<Cost>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Name of this node.
+    pub node: String,
+}
+
+/// Decides for all loads of a node. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct EgressGate {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    tabs: Tabs,
+    pace: Arc<Pace>,
+    /// Until when the controller is not waited for, in milliseconds on the monotonic clock.
+    silent_until: AtomicU64,
+    /// Version of the rules by which debts were last looked at.
+    forgiven: AtomicU64,
+}
+
+impl EgressGate {
+    /// A gate of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                parts,
+                tabs: Tabs::default(),
+                pace: Arc::default(),
+                silent_until: AtomicU64::new(0),
+                forgiven: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// The loads that run.
+    pub fn tabs(&self) -> &Tabs {
+        &self.shared.tabs
+    }
+}
+
+impl Shared {
+    /// The rules now. Debts to policies that are gone by them go, too.
+    fn rules(&self) -> Snapshot {
+        let rules = self.parts.rulebook.snapshot();
+        if self.forgiven.swap(rules.version, Ordering::Relaxed) != rules.version {
+            let is_known = |uid: &PolicyUid| rules.policies.iter().any(|it| it.uid == *uid);
+            self.parts.spender.forgive_all_but(is_known);
+        }
+        rules
+    }
+
+    /// Now, in seconds since 1970 (UTC).
+    fn now_unix(&self) -> i64 {
+        let seconds = unix_millis(self.parts.clock.now()) / 1_000;
+        i64::try_from(seconds).unwrap_or(i64::MAX)
+    }
+
+    fn now_millis(&self) -> u64 {
+        let now = self.parts.clock.monotonic().as_millis();
+        u64::try_from(now).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the controller has not answered lately.
+    fn is_silent(&self) -> bool {
+        self.now_millis() < self.silent_until.load(Ordering::Relaxed)
+    }
+
+    fn note_silence(&self) {
+        let silence = u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX);
+        let until = self.now_millis().saturating_add(silence);
+        self.silent_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether somebody who waits for one of these loads may also use this host.
+    fn check_host(&self, tabs: &[Arc<Tab>], source: &str, host: &str) -> Result<(), Refusal> {
+        let rules = self.rules();
+        let now = self.now_unix();
+        let mut why = None;
+        for tab in tabs {
+            for guest in tab.guests(&rules, now) {
+                if let Some(sentence) = rules.stale(&guest.decision) {
+                    why = Some(Refusal::Exhausted(sentence));
+                    continue;
+                }
+                let decision = rules.decide(now, &guest.waiter.who(), &tab.wanted.what_at(host));
+                match (&guest.decision.verdict, decision.verdict) {
+                    (Ok(_), Ok(_)) => return Ok(()),
+                    (Ok(_), Err(denial)) => {
+                        why.get_or_insert(Refusal::Denied(denial.message));
+                    }
+                    (Err(denial), _) => {
+                        why.get_or_insert_with(|| Refusal::Denied(denial.message.clone()));
+                    }
+                }
+            }
+        }
+        Err(why.unwrap_or_else(|| Refusal::Denied(words::nobody_at(source, host))))
+    }
+}
+
+impl Gate for EgressGate {
+    fn connect(&self, connection: &Connection) -> Result<(), Refusal> {
+        let Connection { source, host, .. } = connection;
+        let shared = &self.shared;
+        let location = shared.parts.locations.find(source);
+        if location.is_some_and(|location| location.has_host(host)) {
+            return Ok(());
+        }
+        shared.check_host(&shared.tabs.of_source(source), source, host)
+    }
+
+    fn redirect(&self, redirection: &Redirection<'_>) -> Result<(), Refusal> {
+        let Redirection { source, host, load } = *redirection;
+        let tab = self.shared.tabs.find(load);
+        self.shared.check_host(tab.as_slice(), source, host)
+    }
+
+    fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Result<Box<dyn Permit>, Refusal>> {
+        Box::pin(async move {
+            let paid = self.shared.admit(demand).await?;
+            Ok(Box::new(paid.sent()) as Box<dyn Permit>)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! What the gate tells the audit log and the controller of its decisions.
+
+use std::collections::BTreeSet;
+
+use tonnage_cache::clock::unix_millis;
+
+use super::Shared;
+use crate::egress::policy::{Decision, Denial, Rule};
+use crate::egress::terms::Account;
+use crate::govern::audit::{Entry, Event, PolicyLine, WhatLine, WhoLine};
+use crate::govern::rules::Snapshot;
+use crate::govern::tabs::{Guest, News, Tab, Waiter, Wanted};
+
+impl Shared {
+    /// An entry about somebody who wants something.
+    fn entry(&self, event: Event, waiter: &Waiter, wanted: &Wanted) -> Entry {
+        let now = unix_millis(self.parts.clock.now());
+        Entry {
+            who: Some(WhoLine::of(&waiter.who(), waiter.pod.as_deref())),
+            what: Some(WhatLine::of(&wanted.what(), wanted.revision.as_deref())),
+            node: Some(self.parts.node.clone()),
+            ..Entry::of(event, now)
+        }
+    }
+
+    /// Something was allowed.
+    pub(super) fn tell_allowed(
+        &self,
+        rules: &Snapshot,
+        (waiter, wanted): (&Waiter, &Wanted),
+        decision: &Decision,
+    ) {
+        let mut entry = self.entry(Event::Allow, waiter, wanted);
+        entry.rule = decision.verdict.as_ref().ok().map(rule_words);
+        entry.policies = lines(rules, &involved(decision));
+        self.parts.audit.record(&entry);
+        for overruled in &decision.overruled {
+            let mut entry = self.entry(Event::Override, waiter, wanted);
+            entry.policies = lines(rules, &BTreeSet::from([overruled.policy.as_str()]));
+            entry.reason = Some(overruled.overrule.reason.clone());
+            self.parts.audit.record(&entry);
+        }
+    }
+
+    /// Something was denied: to the audit log, and for the controller by each policy that says so.
+    pub(super) fn tell_denied(
+        &self,
+        rules: &Snapshot,
+        (waiter, wanted): (&Waiter, &Wanted),
+        denial: &Denial,
+    ) {
+        let entry = self.entry(Event::Deny, waiter, wanted);
+        self.record_denial(rules, entry, denial);
+        let now = self.now_unix();
+        let named = rules.by_name();
+        for policy in &denial.policies {
+            if let Some(policy) = named.get(policy.as_str()) {
+                let denials = &self.parts.denials;
+                denials.note(&policy.uid, &waiter.namespace, &denial.message, now);
+            }
+        }
+    }
+
+    /// The same in the middle of a load, once for each.
+    pub(super) fn denied_midway(
+        &self,
+        rules: &Snapshot,
+        tab: &Tab,
+        guest: &Guest,
+        denial: &Denial,
+    ) {
+        if tab.is_news(News::Denied) {
+            self.tell_denied(rules, (&guest.waiter, &tab.wanted), denial);
+        }
+    }
+
+    /// What policies in mode `Audit` would have denied, once for each load.
+    pub(super) fn tell_audited(
+        &self,
+        rules: &Snapshot,
+        (waiter, wanted): (&Waiter, &Wanted),
+        (decision, tab): (&Decision, Option<&Tab>),
+    ) {
+        if let Some(denial) = &decision.audited
+            && tab.is_none_or(|tab| tab.is_news(News::WouldDeny))
+        {
+            let entry = self.entry(Event::WouldDeny, waiter, wanted);
+            self.record_denial(rules, entry, denial);
+        }
+    }
+
+    fn record_denial(&self, rules: &Snapshot, mut entry: Entry, denial: &Denial) {
+        entry.rule = Some(denial.cause.word().to_owned());
+        entry.policies = lines(rules, &denial.policies.iter().map(String::as_str).collect());
+        entry.reason = Some(denial.message.clone());
+        self.parts.audit.record(&entry);
+    }
+
+    /// A budget refuses: for the controller, once for each load.
+    pub(super) fn note_exhausted(
+        &self,
+        tab: &Tab,
+        guest: &Guest,
+        (account, sentence): (&Account, &str),
+    ) {
+        if tab.is_news(News::UsedUp) {
+            let namespace = &guest.waiter.namespace;
+            let now = self.now_unix();
+            self.parts
+                .denials
+                .note(&account.policy, namespace, sentence, now);
+        }
+    }
+
+    /// What each has paid of a load that is over.
+    pub(super) fn tell_settled(&self, tab: &Tab) {
+        let rules = self.rules();
+        for paid in tab.take_paid() {
+            let mut entry = self.entry(Event::Settle, &paid.waiter, &tab.wanted);
+            entry.rule = paid.decision.verdict.as_ref().ok().map(rule_words);
+            entry.policies = lines(&rules, &involved(&paid.decision));
+            entry.bytes = paid.bytes;
+            self.parts.audit.record(&entry);
+        }
+    }
+}
+
+fn rule_words(rule: &Rule) -> String {
+    match rule {
+        Rule::Default => "default".to_owned(),
+        Rule::Entry { policy, index } => format!("{policy} allow[{index}]"),
+    }
+}
+
+/// The policy that allows, and those that are charged.
+fn involved(decision: &Decision) -> BTreeSet<&str> {
+    let allows = match &decision.verdict {
+        Ok(Rule::Entry { policy, .. }) => Some(policy.as_str()),
+        Ok(Rule::Default) | Err(_) => None,
+    };
+    let charged = decision.charges.iter().map(|charge| charge.policy.as_str());
+    allows.into_iter().chain(charged).collect()
+}
+
+fn lines(rules: &Snapshot, names: &BTreeSet<&str>) -> Vec<PolicyLine> {
+    let policies = rules.policies.iter();
+    let found = policies.filter(|policy| names.contains(policy.name.as_str()));
+    found.map(PolicyLine::of).collect()
+}

@@ -1,0 +1,77 @@
+//! Connections and redirects.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+
+fn connects(site: &Site, host: &str) -> Result<(), Refusal> {
+    site.gate.connect(&Connection {
+        source: "models".to_owned(),
+        host: host.to_owned(),
+        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        port: 443,
+    })
+}
+
+fn redirects(site: &Site, load: &str, host: &str) -> Result<(), Refusal> {
+    site.gate.redirect(&Redirection {
+        source: "models",
+        host,
+        load,
+    })
+}
+
+/// Namespace `a` may load from the mirror, too, and `b` from the source's own host alone.
+fn mirrored() -> Site {
+    let of = |name: &str, hosts: &[&str]| {
+        Compiled::from_json(&json!({
+            "apiVersion": "tonnage.dev/v1alpha1",
+            "kind": "EgressPolicy",
+            "metadata": {"name": name, "uid": name},
+            "spec": {"namespaces": {"names": [name]}, "allow": [{"hosts": hosts}]},
+        }))
+    };
+    Site::new(&[
+        of("a", &["s3.example.com", "mirror.example.com"]),
+        of("b", &["s3.example.com"]),
+    ])
+}
+
+#[test]
+fn a_source_reaches_its_own_host_and_whoever_gives_its_keys() {
+    let site = mirrored();
+    assert_eq!(connects(&site, "S3.example.com"), Ok(()));
+    assert_eq!(connects(&site, "sts.example.com"), Ok(()));
+    let refusal = connects(&site, "evil.example.com").unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "host \"evil.example.com\" is not that of source \"models\", and no pod that may use it waits for something from there"
+    );
+}
+
+#[test]
+fn another_host_is_open_while_somebody_waits_who_may_use_it() {
+    let site = mirrored();
+    let (_opened, seats) = site.load(&["b", "a"]);
+    assert_eq!(connects(&site, "mirror.example.com"), Ok(()));
+    assert_eq!(redirects(&site, LOAD, "mirror.example.com"), Ok(()));
+    assert!(redirects(&site, LOAD, "evil.example.com").is_err());
+    drop(seats);
+    assert!(connects(&site, "mirror.example.com").is_err());
+}
+
+#[test]
+fn one_namespace_s_list_opens_no_host_for_the_load_of_another() {
+    let site = mirrored();
+    let (_opened, _seats) = site.load(&["b"]);
+    let other = site.judge("a").unwrap();
+    let (_other_opened, _other_seat) = other.open("l2", Arc::default());
+    assert_eq!(redirects(&site, "l2", "mirror.example.com"), Ok(()));
+    let refusal = redirects(&site, LOAD, "mirror.example.com").unwrap_err();
+    assert!(matches!(refusal, Refusal::Denied(_)), "{refusal:?}");
+    assert!(
+        refusal.to_string().contains("host \"mirror.example.com\""),
+        "{refusal}"
+    );
+    assert!(redirects(&site, "l3", "mirror.example.com").is_err());
+}

@@ -1,0 +1,242 @@
+//! The loop against an API server that remembers what it was asked.
+
+use std::sync::Mutex;
+use std::time::UNIX_EPOCH;
+
+use http::{Request, Response};
+use kube::client::Body;
+use tokio::sync::watch;
+use tonnage_cache::clock::ManualClock;
+use tower_test::mock::{Handle, pair};
+
+use super::*;
+
+type Server = Handle<Request<Body>, Response<Body>>;
+
+const GROUP: &str = "/apis/tonnage.dev/v1alpha1";
+const BUDGET: &str = "/apis/tonnage.dev/v1alpha1/egressbudgets/research.daily.team-a";
+
+/// What was asked: method and path, and the body.
+type Asked = Vec<(String, Value)>;
+
+fn failure(code: u16, reason: &str) -> (u16, Value) {
+    let status = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code});
+    (code, status)
+}
+
+fn list(kind: &str, items: &[Value]) -> (u16, Value) {
+    let list = json!({
+        "apiVersion": "v1",
+        "kind": format!("{kind}List"),
+        "metadata": {"resourceVersion": "10"},
+        "items": items,
+    });
+    (200, list)
+}
+
+fn lease() -> Value {
+    json!({
+        "apiVersion": "tonnage.dev/v1alpha1",
+        "kind": "EgressLease",
+        "metadata": {"name": "node-1", "resourceVersion": "5", "uid": "l"},
+        "spec": {
+            "incarnation": "00000000000000ff",
+            "demands": [{"policyUid": UID, "budget": "daily", "namespace": "team-a", "seq": 1, "wantedBytes": GIB, "spentBytes": 0}],
+        },
+    })
+}
+
+/// The object that a request brings, at a version, as it is answered.
+fn at(mut object: Value, version: &str) -> (u16, Value) {
+    object["metadata"]["resourceVersion"] = json!(version);
+    object["metadata"]["uid"] = json!("b");
+    (200, object)
+}
+
+/// Answers as an API server with one policy, one namespace and one node that asks.
+fn answer(question: &str, body: &Value) -> (u16, Value) {
+    let (method, path) = question.split_once(' ').unwrap();
+    match (method, path) {
+        ("GET", "/api/v1/namespaces") => {
+            let object = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "team-a"}});
+            list("PartialObjectMetadata", &[object])
+        }
+        ("GET", path) if path == format!("{GROUP}/egresspolicies") => {
+            list("EgressPolicy", &[policy("100Gi")])
+        }
+        ("GET", path) if path == format!("{GROUP}/egressbudgets") => list("EgressBudget", &[]),
+        ("GET", path) if path == format!("{GROUP}/egressleases") => list("EgressLease", &[lease()]),
+        ("POST", _) => at(body.clone(), "11"),
+        ("PUT", path) if path == format!("{BUDGET}/status") => at(body.clone(), "12"),
+        ("PUT", _) => at(body.clone(), "13"),
+        ("PATCH", _) => (200, policy("100Gi")),
+        (method, path) => panic!("{method} {path}"),
+    }
+}
+
+async fn serve(
+    mut server: Server,
+    asked: &Mutex<Asked>,
+    mut answer: impl FnMut(&str, &Value) -> (u16, Value),
+) {
+    let mut watches = Vec::new();
+    while let Some((request, respond)) = server.next_request().await {
+        let (parts, body) = request.into_parts();
+        let query = parts.uri.query().unwrap_or_default();
+        if query.contains("watch=") {
+            // Nothing ever happens.
+            watches.push(respond);
+            continue;
+        }
+        let question = format!("{} {}", parts.method, parts.uri.path());
+        let sent = body.collect_bytes().await.unwrap();
+        let sent: Value = serde_json::from_slice(&sent).unwrap_or_default();
+        let (status, body) = answer(&question, &sent);
+        if parts.method != "GET" || question.contains(BUDGET) {
+            asked.lock().unwrap().push((question, sent));
+        }
+        let body = Body::from(serde_json::to_vec(&body).unwrap());
+        respond.send_response(Response::builder().status(status).body(body).unwrap());
+    }
+}
+
+/// Runs the loop as leader for so many seconds and says what it wrote, and the last figures.
+async fn lead(
+    seconds: u64,
+    answer: impl FnMut(&str, &Value) -> (u16, Value),
+) -> (Asked, Vec<BudgetFigure>) {
+    let (service, server) = pair::<Request<Body>, Response<Body>>();
+    let (leads, leading) = watch::channel(true);
+    let (figures, told) = watch::channel(Vec::new());
+    let parts = Parts {
+        client: kube::Client::new(service, "tonnage"),
+        leading,
+        audit: Audit::to(std::io::sink()),
+        figures,
+        clock: Arc::new(ManualClock::at(
+            UNIX_EPOCH + Duration::from_secs(1_795_751_063),
+        )),
+    };
+    let asked = Mutex::new(Vec::new());
+    let stop = CancellationToken::new();
+    let story = async {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let last = told.borrow().clone();
+        leads.send_replace(false);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(told.borrow().is_empty(), "figures of who does not lead");
+        stop.cancel();
+        last
+    };
+    let both = futures::future::join(Box::pin(run(parts, stop.clone())), story);
+    let ((), last) = tokio::select! {
+        told = both => told,
+        () = serve(server, &asked, answer) => unreachable!(),
+    };
+    (asked.into_inner().unwrap(), last)
+}
+
+fn questions(asked: &Asked) -> Vec<&str> {
+    let questions = asked.iter();
+    questions.map(|(question, _)| question.as_str()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_demand_is_answered_in_the_order_that_holds_and_then_nothing_is_written() {
+    let (asked, figures) = lead(600, answer).await;
+    let policies = format!("PATCH {GROUP}/egresspolicies/research/status");
+    assert_eq!(
+        questions(&asked),
+        [
+            format!("POST {GROUP}/egressbudgets").as_str(),
+            format!("PUT {BUDGET}/status").as_str(),
+            format!("PUT {GROUP}/egressleases/node-1/status").as_str(),
+            policies.as_str(),
+        ]
+    );
+    let (_, made) = &asked[0];
+    assert_eq!(made["metadata"]["name"], "research.daily.team-a");
+    let owner = &made["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        (&owner["kind"], &owner["uid"]),
+        (&json!("EgressPolicy"), &json!(UID))
+    );
+    let (_, ledger) = &asked[1];
+    assert_eq!(ledger["metadata"]["resourceVersion"], "11");
+    assert_eq!(ledger["status"]["outstanding"][0]["node"], "node-1");
+    assert_eq!(ledger["status"]["outstandingBytes"], GIB);
+    let (_, granted) = &asked[2];
+    assert_eq!(granted["metadata"]["resourceVersion"], "5");
+    assert_eq!(granted["status"]["grants"][0]["bytes"], GIB);
+    let (_, said) = &asked[3];
+    assert_eq!(said["metadata"]["uid"], UID);
+    assert_eq!(said["status"]["conditions"][0]["reason"], "InForce");
+    assert_eq!(figures[0].used_bytes, GIB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_somebody_else_wrote_is_read_again_before_anything_is_granted() {
+    let mut puts = 0;
+    let (asked, _) = lead(30, |question, body| {
+        if question == format!("PUT {BUDGET}/status") {
+            puts += 1;
+            if puts == 1 {
+                return failure(409, "Conflict");
+            }
+        }
+        if question == format!("GET {BUDGET}") {
+            // The other leader has granted all of it to somebody else.
+            let theirs = json!({
+                "apiVersion": "tonnage.dev/v1alpha1",
+                "kind": "EgressBudget",
+                "metadata": {"name": "research.daily.team-a"},
+                "spec": {"policy": "research", "policyUid": UID, "budget": "daily", "namespace": "team-a"},
+                "status": {
+                    "limitBytes": 100 * GIB,
+                    "asOf": 1_795_751_063,
+                    "outstanding": [{"node": "node-2", "incarnation": "1", "seq": 4, "bytes": 100 * GIB, "durationSeconds": 900, "until": 0}],
+                },
+            });
+            return at(theirs, "20");
+        }
+        answer(question, body)
+    })
+    .await;
+    let lease = format!("PUT {GROUP}/egressleases/node-1/status");
+    let told = asked.iter().find(|(question, _)| *question == lease);
+    let grant = &told.unwrap().1["status"]["grants"][0];
+    assert_eq!(grant["bytes"], 0);
+    let message = grant["message"].as_str().unwrap();
+    assert!(message.contains("has 0 B of 100.0 GiB left"), "{message}");
+    assert_eq!(puts, 1, "nothing new is in the ledger");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_api_server_fails_it_is_asked_ever_more_seldom() {
+    let (asked, _) = lead(60, |question, body| match question.split_once(' ') {
+        Some(("POST" | "PUT" | "PATCH", _)) => failure(500, "InternalError"),
+        Some(_) | None => answer(question, body),
+    })
+    .await;
+    let posts = asked.iter().filter(|(it, _)| it.starts_with("POST"));
+    let posts = posts.count();
+    assert!((5..=10).contains(&posts), "{posts}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_has_a_ledgers_name_and_is_none_is_left_alone() {
+    let (asked, _) = lead(60, |question, body| {
+        if question.starts_with("POST") {
+            return failure(409, "AlreadyExists");
+        }
+        if question == format!("GET {BUDGET}") {
+            let foreign = json!({"apiVersion": "tonnage.dev/v1alpha1", "kind": "EgressBudget", "metadata": {"name": "research.daily.team-a"}, "spec": {"mine": true}});
+            return at(foreign, "20");
+        }
+        answer(question, body)
+    })
+    .await;
+    let is_about_grants = |question: &&str| question.contains("egressleases");
+    assert_eq!(questions(&asked).into_iter().find(is_about_grants), None);
+    assert!(questions(&asked).iter().all(|it| !it.starts_with("DELETE")));
+}

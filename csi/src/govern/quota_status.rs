@@ -1,0 +1,306 @@
+//! The controller's part in `CacheQuota`s: sums what nodes say of themselves (`NodeCache.status.namespaces`) into the status of each
+//! quota, for people, and for nodes to know what others have. Only the replica that leads does it.
+//!
+//! A status is written when it says something new, at most every 10 s, and at most once a minute where no node decides by it: every
+//! node watches quotas, so each write is read by all of them. A write carries the version of the object that was read, so that one
+//! of a replica that was replaced fails. Nothing is decided here.
+//!
+//! Which verbs it needs: `list` and `watch` of nodecaches and cachequotas, `patch` of cachequotas/status.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource as _, ResourceExt as _};
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tonnage_cache::clock::Clock;
+use tonnage_cache::error::chain;
+use tonnage_cache::path::Escaped;
+
+use crate::crd::{CacheQuota, CacheQuotaStatus, NamespaceContent, NodeCache};
+use crate::egress::quota::{Limits, Quota};
+use crate::leader::timestamp;
+
+mod objects;
+mod sum;
+
+use objects::{Failure, Objects};
+use sum::{Subject, Uses};
+
+/// How often it is looked what is due.
+const LOOK: Duration = Duration::from_secs(2);
+/// Shortest time between two writes of a quota that counts the cluster.
+const SOON: Duration = Duration::from_secs(10);
+/// The same of others.
+const LATER: Duration = Duration::from_mins(1);
+/// Writes that are under way at a time.
+const AT_ONCE: usize = 8;
+
+/// What the loop is made of.
+pub struct Parts {
+    /// Of the API server.
+    pub client: kube::Client,
+    /// Whether this replica leads.
+    pub leading: Receiver<bool>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+/// Keeps the status of quotas while this replica leads, until `stop`.
+pub async fn run(parts: Parts, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work(parts) => {}
+    }
+}
+
+async fn work(parts: Parts) {
+    let Parts {
+        client,
+        mut leading,
+        clock,
+    } = parts;
+    while leading.wait_for(|leads| *leads).await.is_ok() {
+        let mut keeper = Keeper::new(client.clone(), Arc::clone(&clock));
+        tokio::select! {
+            () = keeper.keep(client.clone()) => {}
+            _ = leading.wait_for(|leads| !*leads) => {}
+        }
+    }
+}
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// A quota, and what is said of it.
+#[derive(Debug)]
+struct Known {
+    version: Option<String>,
+    generation: Option<i64>,
+    limits: Result<Limits, String>,
+    said: Option<CacheQuotaStatus>,
+    /// When it may be written again.
+    due: Instant,
+}
+
+/// Reads, sums and writes.
+#[derive(Debug)]
+struct Keeper {
+    objects: Objects,
+    clock: Arc<dyn Clock>,
+    uses: Uses,
+    /// Nodes that the list that is being read has named so far.
+    listed_uses: Uses,
+    quotas: BTreeMap<Key, Known>,
+    listed: BTreeMap<Key, Known>,
+    /// Whether nodes and quotas were read.
+    is_read: (bool, bool),
+    /// What was complained about last, so that an outage is told once.
+    complained: Option<Failure>,
+}
+
+type CacheEvent = Event<DeserializeGuard<NodeCache>>;
+type QuotaEvent = Event<DeserializeGuard<CacheQuota>>;
+
+impl Keeper {
+    fn new(client: kube::Client, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            objects: Objects::new(client),
+            clock,
+            uses: Uses::default(),
+            listed_uses: Uses::default(),
+            quotas: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            is_read: (false, false),
+            complained: None,
+        }
+    }
+
+    /// Keeps the statuses for ever.
+    async fn keep(&mut self, client: kube::Client) {
+        let caches = Api::<DeserializeGuard<NodeCache>>::all(client.clone());
+        let mut caches = watcher(caches, watcher::Config::default())
+            .default_backoff()
+            .boxed();
+        let quotas = Api::<DeserializeGuard<CacheQuota>>::all(client);
+        let mut quotas = watcher(quotas, watcher::Config::default())
+            .default_backoff()
+            .boxed();
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(event) = caches.next() => match event {
+                    Ok(event) => self.learn_use(event),
+                    Err(error) => complain_of_watch("NodeCaches", &error),
+                },
+                Some(event) = quotas.next() => match event {
+                    Ok(event) => self.learn_quota(event),
+                    Err(error) => complain_of_watch("CacheQuotas", &error),
+                },
+                now = looks.tick() => {
+                    if self.is_read == (true, true) {
+                        self.write(now).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn learn_use(&mut self, event: CacheEvent) {
+        match event {
+            Event::Init => self.listed_uses = Uses::default(),
+            Event::InitApply(object) => self.listed_uses.set(&object.name_any(), lines(object)),
+            Event::InitDone => {
+                self.uses = std::mem::take(&mut self.listed_uses);
+                self.is_read.0 = true;
+            }
+            Event::Apply(object) => self.uses.set(&object.name_any(), lines(object)),
+            Event::Delete(object) => self.uses.set(&object.name_any(), Vec::new()),
+        }
+    }
+
+    fn learn_quota(&mut self, event: QuotaEvent) {
+        match event {
+            Event::Init => self.listed.clear(),
+            Event::InitApply(object) => {
+                let (key, known) = self.known(object);
+                self.listed.insert(key, known);
+            }
+            Event::InitDone => {
+                self.quotas = std::mem::take(&mut self.listed);
+                self.is_read.1 = true;
+            }
+            Event::Apply(object) => {
+                let (key, known) = self.known(object);
+                self.quotas.insert(key, known);
+            }
+            Event::Delete(object) => {
+                let gone = self.quotas.remove(&key(&object));
+                drop(gone);
+            }
+        }
+    }
+
+    /// The newest of an object. When it may be written does not change by that; nor does what was said of one that cannot be
+    /// understood.
+    fn known(&self, object: DeserializeGuard<CacheQuota>) -> (Key, Known) {
+        let key = key(&object);
+        let before = self.quotas.get(&key);
+        let meta = object.meta();
+        let (version, generation) = (meta.resource_version.clone(), meta.generation);
+        let (limits, said) = match object.0 {
+            Ok(quota) => (Quota::of(&quota).limits, quota.status),
+            Err(invalid) => {
+                let why = format!(
+                    "its object cannot be understood: {}",
+                    Escaped(&invalid.error)
+                );
+                (Err(why), before.and_then(|before| before.said.clone()))
+            }
+        };
+        let known = Known {
+            version,
+            generation,
+            limits,
+            said,
+            due: before.map_or_else(Instant::now, |before| before.due),
+        };
+        (key, known)
+    }
+
+    /// Writes what is new and due.
+    async fn write(&mut self, now: Instant) {
+        let written = timestamp(&*self.clock);
+        let due = self.quotas.iter().filter(|(_, known)| known.due <= now);
+        let new = due.filter_map(|(key, known)| {
+            let subject = Subject {
+                namespace: &key.0,
+                limits: known.limits.as_ref(),
+                generation: known.generation,
+                before: known.said.as_ref(),
+            };
+            let status = sum::status(&subject, &self.uses, written);
+            (known.said.as_ref() != Some(&status))
+                .then(|| (key.clone(), known.version.clone(), status))
+        });
+        let new: Vec<_> = new.collect();
+        let objects = &self.objects;
+        let outcomes = stream::iter(new).map(|(key, version, status)| async move {
+            let outcome = objects.write(&key, version.as_deref(), &status).await;
+            (key, status, outcome)
+        });
+        let outcomes: Vec<_> = outcomes.buffer_unordered(AT_ONCE).collect().await;
+        for (key, status, outcome) in outcomes {
+            self.wrote(&key, status, outcome);
+        }
+    }
+
+    fn wrote(
+        &mut self,
+        key: &Key,
+        status: CacheQuotaStatus,
+        outcome: Result<Option<String>, Failure>,
+    ) {
+        let Some(known) = self.quotas.get_mut(key) else {
+            return;
+        };
+        let counts = known.limits.as_ref();
+        let counts = counts.is_ok_and(|limits| limits.cluster_bytes.is_some());
+        known.due = Instant::now() + if counts { SOON } else { LATER };
+        match outcome {
+            Ok(version) => {
+                known.version = version;
+                known.said = Some(status);
+                self.complained = None;
+            }
+            // The watch tells what it is now; then it is tried again.
+            Err(Failure::Outdated) => known.due = Instant::now() + LOOK,
+            Err(failure) => {
+                known.due = Instant::now() + SOON;
+                let (namespace, name) = key;
+                if self.complained.as_ref() == Some(&failure) {
+                    tracing::debug!(namespace, name, %failure, "a CacheQuota's status cannot be written");
+                } else {
+                    tracing::warn!(namespace, name, %failure, "a CacheQuota's status cannot be written; it is tried again");
+                    self.complained = Some(failure);
+                }
+            }
+        }
+    }
+}
+
+fn key(object: &DeserializeGuard<CacheQuota>) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// What a node says that namespaces have there; nothing, if it cannot be understood.
+fn lines(object: DeserializeGuard<NodeCache>) -> Vec<NamespaceContent> {
+    let status = object.0.ok().and_then(|object| object.status);
+    status.map(|status| status.namespaces).unwrap_or_default()
+}
+
+fn complain_of_watch(what: &str, error: &watcher::Error) {
+    tracing::debug!(
+        error = chain(error),
+        what,
+        "objects cannot be watched; it is tried again"
+    );
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! From what nodes have to what is said of a quota. Pure.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::crd::{CacheQuotaStatus, MOST_NODES, NamespaceContent, NodeUse, SourceCondition};
+use crate::egress::quota::Limits;
+use crate::size::ByteSize;
+
+/// The condition's type.
+const READY: &str = "Ready";
+/// Most bytes of a status as JSON; the rest of 16 KiB is for the object.
+const MOST_BYTES: usize = 12 << 10;
+
+/// What namespaces have, by namespace and node.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    namespaces: BTreeMap<String, BTreeMap<String, NamespaceContent>>,
+}
+
+impl Uses {
+    /// What a node has now.
+    pub(super) fn set(&mut self, node: &str, lines: Vec<NamespaceContent>) {
+        self.namespaces.retain(|_, nodes| {
+            nodes.remove(node);
+            !nodes.is_empty()
+        });
+        for line in lines {
+            let nodes = self.namespaces.entry(line.namespace.clone()).or_default();
+            nodes.insert(node.to_owned(), line);
+        }
+    }
+
+    /// The nodes of a namespace, those that use most first.
+    fn of(&self, namespace: &str) -> Vec<NodeUse> {
+        let nodes = self.namespaces.get(namespace).into_iter().flatten();
+        let mut nodes: Vec<NodeUse> = nodes
+            .map(|(node, line)| NodeUse {
+                node: node.clone(),
+                logical_bytes: line.logical_bytes.max(0),
+                volumes: line.volumes.max(0),
+                physical_bytes: line.physical_bytes,
+                shared_bytes: line.shared_bytes,
+            })
+            .collect();
+        // Of equals, the first by name: the map is in that order.
+        nodes.sort_by_key(|it| (Reverse(it.logical_bytes), Reverse(it.volumes)));
+        nodes
+    }
+}
+
+/// A quota of which something is said.
+#[derive(Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) limits: Result<&'a Limits, &'a String>,
+    pub(super) generation: Option<i64>,
+    /// What was said before: since when it is ready follows from it.
+    pub(super) before: Option<&'a CacheQuotaStatus>,
+}
+
+/// What is to be said.
+pub(super) fn status(quota: &Subject<'_>, uses: &Uses, now: Timestamp) -> CacheQuotaStatus {
+    let nodes = uses.of(quota.namespace);
+    let sum = |of: fn(&NodeUse) -> i64| nodes.iter().map(of).fold(0, i64::saturating_add);
+    let (logical_bytes, volumes) = (sum(|it| it.logical_bytes), sum(|it| it.volumes));
+    let plural = if nodes.len() == 1 { "" } else { "s" };
+    let words = format!("{} on {} node{plural}", size(logical_bytes), nodes.len());
+    let mut status = CacheQuotaStatus {
+        observed_generation: quota.generation,
+        conditions: vec![ready(quota, now)],
+        used: Some(words),
+        fullest: quota.limits.ok().and_then(|limits| fullest(limits, &nodes)),
+        logical_bytes,
+        volumes,
+        nodes,
+    };
+    status.nodes.truncate(MOST_NODES);
+    // Names may be four times as long as they usually are.
+    while bytes(&status) > MOST_BYTES && status.nodes.pop().is_some() {}
+    status
+}
+
+fn bytes(status: &CacheQuotaStatus) -> usize {
+    // A status has nothing that JSON lacks; were it otherwise, the API server would say so.
+    serde_json::to_vec(status).map_or(0, |bytes| bytes.len())
+}
+
+/// The node with the least room, by bytes if they are limited.
+fn fullest(limits: &Limits, nodes: &[NodeUse]) -> Option<String> {
+    if let Some(limit) = limits.node_bytes {
+        let node = nodes.first()?;
+        let used = size(node.logical_bytes);
+        return Some(format!("{} {used} of {}", node.node, ByteSize(limit)));
+    }
+    let limit = limits.node_volumes?;
+    // The first of equals, as above.
+    let node = nodes.iter().rev().max_by_key(|it| it.volumes)?;
+    Some(format!("{} {} of {limit} volumes", node.node, node.volumes))
+}
+
+fn ready(quota: &Subject<'_>, now: Timestamp) -> SourceCondition {
+    let (status, reason, message) = match quota.limits {
+        Ok(_) => (
+            "True",
+            "InForce",
+            "it decides which new volumes are published".to_owned(),
+        ),
+        Err(why) => (
+            "False",
+            "Malformed",
+            format!("no new volume of the namespace is published until it is mended: {why}"),
+        ),
+    };
+    let before = quota.before.into_iter().flat_map(|it| &it.conditions);
+    let mut same = before.filter(|it| it.kind == READY && it.status == status);
+    let since = same.next().map(|it| it.last_transition_time.clone());
+    SourceCondition {
+        kind: READY.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: since.unwrap_or(Time(now)),
+        observed_generation: quota.generation,
+    }
+}
+
+fn size(bytes: i64) -> ByteSize {
+    ByteSize(u64::try_from(bytes).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: i64 = 1 << 30;
+
+    fn line(namespace: &str, gib: i64, volumes: i64) -> NamespaceContent {
+        NamespaceContent {
+            namespace: namespace.to_owned(),
+            logical_bytes: gib * GIB,
+            volumes,
+            physical_bytes: gib * GIB / 2,
+            shared_bytes: 7,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn said(limits: &Result<Limits, String>, uses: &Uses) -> CacheQuotaStatus {
+        let quota = Subject {
+            namespace: "team-a",
+            limits: limits.as_ref(),
+            generation: Some(2),
+            before: None,
+        };
+        status(&quota, uses, at(10))
+    }
+
+    fn per_node(bytes: Option<u64>, volumes: Option<u64>) -> Limits {
+        Limits {
+            node_bytes: bytes,
+            node_volumes: volumes,
+            cluster_bytes: None,
+        }
+    }
+
+    #[test]
+    fn nodes_are_summed_and_the_fullest_is_named() {
+        let mut uses = Uses::default();
+        uses.set("gpu-1", vec![line("team-a", 20, 3), line("team-b", 9, 9)]);
+        uses.set("gpu-2", vec![line("team-a", 46, 1)]);
+        let status = said(&Ok(per_node(Some(50 << 30), Some(4))), &uses);
+        assert_eq!(status.logical_bytes, 66 * GIB);
+        assert_eq!(status.volumes, 4);
+        assert_eq!(status.used.as_deref(), Some("66.0 GiB on 2 nodes"));
+        assert_eq!(
+            status.fullest.as_deref(),
+            Some("gpu-2 46.0 GiB of 50.0 GiB")
+        );
+        let nodes: Vec<&str> = status.nodes.iter().map(|it| it.node.as_str()).collect();
+        assert_eq!(nodes, ["gpu-2", "gpu-1"]);
+        assert_eq!(status.nodes[0].physical_bytes, 23 * GIB);
+        assert_eq!(status.nodes[0].shared_bytes, 7);
+        assert_eq!(status.conditions[0].status, "True");
+        let by_volumes = said(&Ok(per_node(None, Some(4))), &uses);
+        assert_eq!(by_volumes.fullest.as_deref(), Some("gpu-1 3 of 4 volumes"));
+        assert_eq!(said(&Ok(per_node(None, None)), &uses).fullest, None);
+    }
+
+    #[test]
+    fn a_node_that_is_gone_or_has_nothing_more_is_not_counted() {
+        let mut uses = Uses::default();
+        uses.set("gpu-1", vec![line("team-a", 20, 3)]);
+        uses.set("gpu-2", vec![line("team-a", 10, 1)]);
+        uses.set("gpu-1", vec![line("team-b", 1, 1)]);
+        let status = said(&Ok(per_node(Some(1 << 30), None)), &uses);
+        assert_eq!(status.used.as_deref(), Some("10.0 GiB on 1 node"));
+        uses.set("gpu-2", Vec::new());
+        let status = said(&Ok(per_node(Some(1 << 30), None)), &uses);
+        assert_eq!(status.used.as_deref(), Some("0 B on 0 nodes"));
+        assert_eq!((status.fullest, status.nodes), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_malformed_quota_says_so_and_since_when() {
+        let uses = Uses::default();
+        let bad = Err("spec.perNode.volumes is negative".to_owned());
+        let first = said(&bad, &uses);
+        assert_eq!(
+            first.conditions[0].message,
+            "no new volume of the namespace is published until it is mended: spec.perNode.volumes is negative"
+        );
+        let subject = |limits, before| Subject {
+            namespace: "team-a",
+            limits,
+            generation: Some(3),
+            before: Some(before),
+        };
+        let again = status(&subject(bad.as_ref(), &first), &uses, at(20));
+        assert_eq!(again.conditions[0].last_transition_time, Time(at(10)));
+        let good = Ok(per_node(Some(1), None));
+        let mended = status(&subject(good.as_ref(), &again), &uses, at(30));
+        assert_eq!(mended.conditions[0].reason, "InForce");
+        assert_eq!(mended.conditions[0].last_transition_time, Time(at(30)));
+    }
+
+    #[test]
+    fn a_thousand_nodes_of_the_longest_names_fit() {
+        let mut uses = Uses::default();
+        for number in 0..1_000 {
+            let name = format!("{number:0253}");
+            uses.set(&name, vec![line("team-a", number, 1)]);
+        }
+        let status = said(&Ok(per_node(Some(1), None)), &uses);
+        assert_eq!(status.logical_bytes, 499_500 * GIB);
+        assert!(bytes(&status) <= MOST_BYTES);
+        assert!(status.nodes.len() > 20, "{}", status.nodes.len());
+        assert_eq!(status.nodes[0].logical_bytes, 999 * GIB);
+        let mut short = Uses::default();
+        for number in 0..1_000 {
+            let name = format!("gpu-{number:04}.example");
+            short.set(&name, vec![line("team-a", number, 1)]);
+        }
+        let status = said(&Ok(per_node(Some(1), None)), &short);
+        assert_eq!(status.nodes.len(), MOST_NODES);
+    }
+}

@@ -1,0 +1,195 @@
+//! The watch against a scripted API server.
+
+use std::time::SystemTime;
+
+use http::{Request, Response};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tonnage_cache::clock::ManualClock;
+use tower_test::mock::{Handle, pair};
+
+use super::*;
+use crate::egress::policy::DefaultEgress;
+
+type Server = Handle<Request<Body>, Response<Body>>;
+
+const POLICIES: &str = "/apis/tonnage.dev/v1alpha1/egresspolicies";
+
+fn policy(name: &str, version: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "tonnage.dev/v1alpha1",
+        "kind": "EgressPolicy",
+        "metadata": {"name": name, "uid": name, "generation": 1, "resourceVersion": version},
+        "spec": spec,
+    })
+}
+
+fn open() -> Value {
+    json!({"namespaces": {}, "allow": [{}]})
+}
+
+fn list(items: &[Value]) -> Value {
+    json!({
+        "apiVersion": "tonnage.dev/v1alpha1",
+        "kind": "EgressPolicyList",
+        "metadata": {"resourceVersion": "7"},
+        "items": items,
+    })
+}
+
+fn failure(code: u16) -> Value {
+    json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "no", "reason": "No", "code": code})
+}
+
+fn bookmark(version: &str) -> Value {
+    json!({"type": "BOOKMARK", "object": {"apiVersion": "tonnage.dev/v1alpha1", "kind": "EgressPolicy", "metadata": {"resourceVersion": version}}})
+}
+
+/// Answers the next request, and says what it was.
+async fn answer(server: &mut Server, status: u16, body: String) -> String {
+    let (request, respond) = server.next_request().await.unwrap();
+    let response = Response::builder().status(status);
+    respond.send_response(response.body(Body::from(body.into_bytes())).unwrap());
+    let query = request.uri().query().unwrap_or_default();
+    format!("{}?{query}", request.uri().path())
+}
+
+/// Lets everything that has been answered be taken in, while time stands still.
+async fn quiet() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Runs `story` beside a watch.
+async fn beside(story: impl AsyncFnOnce(&mut Server, &Rulebook, &ManualClock)) {
+    let (service, mut server) = pair();
+    let client = kube::Client::new(service, "tonnage");
+    let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
+    let rulebook = Rulebook::new(DefaultEgress::Allow, Arc::clone(&clock) as _);
+    let stop = CancellationToken::new();
+    let watching = run(
+        client,
+        rulebook.clone(),
+        Arc::clone(&clock) as _,
+        stop.clone(),
+    );
+    let told = async {
+        story(&mut server, &rulebook, &clock).await;
+        stop.cancel();
+    };
+    futures::future::join(watching, told).await;
+}
+
+fn names(rulebook: &Rulebook) -> Vec<String> {
+    let policies = rulebook.snapshot().policies;
+    policies.iter().map(|policy| policy.name.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_followed_and_bookmarks_prove_that_there_are_none() {
+    beside(async |server, rulebook, clock| {
+        let all = list(&[policy("b", "5", &open())]).to_string();
+        let asked = answer(server, 200, all).await;
+        assert!(
+            asked.starts_with(POLICIES) && !asked.contains("watch="),
+            "{asked}"
+        );
+        quiet().await;
+        assert_eq!(names(rulebook), ["b"]);
+        clock.advance(Duration::from_secs(50));
+        assert_eq!(rulebook.snapshot().age, Some(Duration::from_secs(50)));
+        let events = [
+            json!({"type": "ADDED", "object": policy("a", "8", &open())}),
+            json!({"type": "DELETED", "object": policy("b", "9", &open())}),
+        ];
+        let events = events.map(|event| format!("{event}\n")).concat();
+        let asked = answer(server, 200, events).await;
+        for part in [
+            "watch=true",
+            "resourceVersion=7",
+            "allowWatchBookmarks=true",
+            "timeoutSeconds=290",
+        ] {
+            assert!(asked.contains(part), "{asked}");
+        }
+        quiet().await;
+        assert_eq!(names(rulebook), ["a"]);
+        assert_eq!(rulebook.snapshot().age, Some(Duration::ZERO));
+        clock.advance(Duration::from_secs(9));
+        let asked = answer(server, 200, format!("{}\n", bookmark("12"))).await;
+        assert!(asked.contains("resourceVersion=9"), "{asked}");
+        quiet().await;
+        assert_eq!(rulebook.snapshot().age, Some(Duration::ZERO));
+        let asked = answer(server, 500, failure(500).to_string()).await;
+        assert!(asked.contains("resourceVersion=12"), "{asked}");
+        assert_eq!(names(rulebook), ["a"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_happened_too_long_ago_is_listed_again() {
+    beside(async |server, rulebook, _| {
+        answer(server, 200, list(&[policy("a", "5", &open())]).to_string()).await;
+        let gone = json!({"type": "ERROR", "object": failure(410)});
+        answer(server, 200, format!("{gone}\n")).await;
+        let asked = answer(server, 200, list(&[]).to_string()).await;
+        assert!(!asked.contains("watch="), "{asked}");
+        quiet().await;
+        assert_eq!(names(rulebook), [""; 0]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_nobody_understands_is_there_and_strict() {
+    beside(async |server, rulebook, _| {
+        let odd = policy(
+            "odd",
+            "5",
+            &json!({"namespaces": {"names": ["team-a"]}, "allow": 7}),
+        );
+        answer(server, 200, list(&[odd]).to_string()).await;
+        quiet().await;
+        let policies = rulebook.snapshot().policies;
+        assert!(policies[0].rules().is_err());
+        assert!(policies[0].selects("team-a", &BTreeMap::new()));
+        assert!(!policies[0].selects("team-b", &BTreeMap::new()));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_refuses_or_does_not_know_the_resource_says_nothing_about_the_rules() {
+    beside(async |server, rulebook, _| {
+        for code in [403, 404] {
+            answer(server, code, failure(code).to_string()).await;
+            quiet().await;
+            assert_eq!(rulebook.snapshot().age, None);
+        }
+        answer(server, 200, list(&[]).to_string()).await;
+        quiet().await;
+        assert_eq!(rulebook.snapshot().age, Some(Duration::ZERO));
+    })
+    .await;
+}
+
+#[test]
+fn watches_are_as_short_as_the_strictest_policy_needs() {
+    let of = |seconds: &[i64]| {
+        let policies: Vec<Compiled> = seconds
+            .iter()
+            .map(|seconds| {
+                let spec = json!({"namespaces": {}, "maxStalenessSeconds": seconds});
+                Compiled::from_json(&policy("p", "1", &spec))
+            })
+            .collect();
+        watch_seconds(policies.iter())
+    };
+    assert_eq!(of(&[]), 290);
+    assert_eq!(of(&[1800]), 290);
+    assert_eq!(of(&[1800, 300]), 100);
+    assert_eq!(of(&[60]), 20);
+    assert_eq!(of(&[1]), 20);
+}

@@ -1,0 +1,90 @@
+"""Egress rules as scenarios write them, and what becomes of them: whether they are in force, and what their ledgers say."""
+
+import json
+from datetime import datetime, timedelta, timezone
+
+from .command import Ended
+from .kubectl import Kubectl
+from .manifests import GROUP
+from .outcome import until
+
+UNTIL, REASON, AUTHOR = "tonnage.dev/override-until", "tonnage.dev/override-reason", "tonnage.dev/changed-by"
+
+
+def policy(name: str, namespace: str, **spec) -> dict:
+    """An EgressPolicy for one namespace."""
+    whole = {"namespaces": {"names": [namespace]}, **spec}
+    return {"apiVersion": GROUP, "kind": "EgressPolicy", "metadata": {"name": name}, "spec": whole}
+
+
+def budget(name: str, size: str) -> dict:
+    """One whose window cannot end in the middle of a scenario."""
+    return {"name": name, "bytes": size, "window": {"rolling": "24h"}}
+
+
+def in_time(hours: float) -> str:
+    """A time as annotations have it."""
+    return (datetime.now(timezone.utc) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Rules:
+    """The EgressPolicies of a scenario."""
+
+    def __init__(self, kube: Kubectl):
+        self._kube = kube
+        self._names: list[str] = []
+
+    def apply(self, *manifests: dict) -> None:
+        """Makes or changes policies, and waits until they are in force."""
+        self.write([it["metadata"]["name"] for it in manifests], json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)}))
+
+    def write(self, names: list[str], text: str) -> None:
+        """The same, as an administrator writes them down. Where the kinds are seconds old, the API server asks to come again."""
+        self._names += names
+        ended: list[Ended] = []
+
+        def applied() -> bool:
+            ended[:] = [self._kube.attempt("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)]
+            return ended[0].code == 0
+
+        until("the API server takes the policies", 20, applied, lambda: ended[0].err)
+        for name in names:
+            self.wait_for(name)
+
+    def change(self, name: str, **spec) -> None:
+        """Merges a change into a policy, and waits until it is in force."""
+        self._kube.patch("", "egresspolicy", name, {"spec": spec})
+        self.wait_for(name)
+
+    def wait_for(self, name: str) -> None:
+        """The controller tells of a generation when it goes by it; nodes read the same stream."""
+        until(f"EgressPolicy {name} is in force", 30, lambda: self._is_in_force(name), lambda: self.status(name))
+
+    def annotate(self, name: str, **annotations: str | None) -> Ended:
+        """Writes an override's `until` and `reason`, or takes them away, however that ends."""
+        keys = {"until": UNTIL, "reason": REASON, "author": AUTHOR}
+        words = [f"{keys[key]}-" if value is None else f"{keys[key]}={value}" for key, value in annotations.items()]
+        return self._kube.attempt("annotate", "egresspolicy", name, "--overwrite", *words)
+
+    def author(self, name: str) -> str:
+        return self._kube.get("", "egresspolicy", name)["metadata"]["annotations"].get(AUTHOR, "")
+
+    def status(self, name: str) -> dict:
+        return self._kube.get("", "egresspolicy", name).get("status", {})
+
+    def ledger(self, name: str) -> dict:
+        """What an EgressBudget says: `settled`, summed, and `outstandingBytes`; nothing where there is none yet."""
+        status = (self._kube.find("", "egressbudget", name) or {}).get("status", {})
+        return {"settled": sum(it["bytes"] for it in status.get("settled", [])), "outstanding": status.get("outstandingBytes", 0)}
+
+    def remove(self) -> None:
+        """Their ledgers go with them."""
+        self._kube.delete("", "egresspolicies", *self._names)
+        self._names = []
+        until("no ledger is left", 60, lambda: not self._kube.all("", "egressbudgets"), lambda: self._kube("get", "egressbudgets"))
+
+    def _is_in_force(self, name: str) -> bool:
+        found = self._kube.get("", "egresspolicy", name)
+        status = found.get("status", {})
+        ready = any(it["type"] == "Ready" and it["status"] == "True" for it in status.get("conditions", []))
+        return ready and status.get("observedGeneration") == found["metadata"]["generation"]
