@@ -9,7 +9,6 @@ use clap::builder::FalseyValueParser;
 use clap::{Args as ClapArgs, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) mod cache;
-pub(crate) mod default_egress;
 pub(crate) mod egress;
 pub(crate) mod load;
 pub(crate) mod place;

@@ -24,7 +24,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tonnage_cache::source::config::SourceConfig;
 
-use crate::args::default_egress::DefaultEgress;
+mod default_egress;
+
+pub(crate) use default_egress::DefaultEgress;
+
 use crate::exit::{Code, Failure};
 use tonnage_csi::size::{ByteSize, Span};
 

@@ -1,5 +1,5 @@
 //! Micro-benchmarks of what must stay cheap at a size that only large nodes reach: merging hashes, planning requests,
-//! choosing what to evict, laying out a view, reading a manifest.
+//! choosing what to evict, laying out a view, reading a manifest; and of what every run of parts pays: the gate.
 //!
 //! `cargo bench -p tonnage-benches --bench micro [FILTER]`. Nothing here touches the network; only `view` writes, into
 //! a directory of its own below `target/`.
@@ -14,6 +14,7 @@ use criterion::Criterion;
 use tonnage_cache::digest;
 
 mod evict;
+mod gate;
 mod hash;
 mod manifest;
 mod planning;
@@ -21,6 +22,7 @@ mod view;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
+    gate::measure(&mut criterion);
     hash::measure(&mut criterion);
     planning::measure(&mut criterion);
     evict::measure(&mut criterion);

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use tonnage_csi::egress::policy::DefaultEgress;
+use clap::{Args as ClapArgs, Subcommand};
 use tonnage_csi::size::ByteSize;
 
 use super::egress::Output;
+use crate::config::DefaultEgress;
 
 /// `tonnage policy …`.
 #[derive(Debug, Clone, Subcommand)]
@@ -17,24 +17,6 @@ pub(crate) enum Policy {
     Explain(Box<Explain>),
     /// Say what other policies would have denied or allowed of an audit log
     Simulate(Simulate),
-}
-
-/// What happens in namespaces that no policy selects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Unselected {
-    /// They may load what sources let them
-    Allow,
-    /// They may load nothing
-    Deny,
-}
-
-impl From<Unselected> for DefaultEgress {
-    fn from(unselected: Unselected) -> Self {
-        match unselected {
-            Unselected::Allow => Self::Allow,
-            Unselected::Deny => Self::Deny,
-        }
-    }
 }
 
 /// Labels of a namespace: `tier=research,team=a`.
@@ -94,7 +76,7 @@ pub(crate) struct Explain {
     pub(crate) files: Vec<PathBuf>,
     /// What happens in namespaces that no policy selects; the setting of the installation
     #[arg(long, value_name = "WHAT", value_enum, default_value = "allow")]
-    pub(crate) default_egress: Unselected,
+    pub(crate) default_egress: DefaultEgress,
     /// Labels of the namespace, in place of those that it has
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub(crate) labels: Option<Labels>,
@@ -130,7 +112,7 @@ pub(crate) struct Simulate {
     pub(crate) files: Vec<PathBuf>,
     /// What happens in namespaces that no policy selects
     #[arg(long, value_name = "WHAT", value_enum, default_value = "allow")]
-    pub(crate) default_egress: Unselected,
+    pub(crate) default_egress: DefaultEgress,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -9,9 +9,8 @@ use clap::builder::FalseyValueParser;
 use tonnage_cache::source::config::SourceConfig;
 use tonnage_csi::run::{self, ControllerSettings, NodeSettings};
 
-use super::default_egress::DefaultEgress;
 use super::place::{Place, Sources};
-use crate::config::{self, Config};
+use crate::config::{self, Config, DefaultEgress};
 use crate::exit::{Code, Failure};
 use tonnage_csi::size::Span;
 

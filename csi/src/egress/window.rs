@@ -79,7 +79,7 @@ impl Window {
 
     /// The key that a time belongs to.
     pub fn key(&self, now_unix: i64) -> WindowKey {
-        let now = shown(now_unix);
+        let now = now_unix.clamp(0, LAST);
         let start_unix = match *self {
             Self::Rolling { .. } => floor(now, self.width(), 0),
             Self::Calendar {
@@ -123,7 +123,7 @@ impl Window {
 
     /// Whether what is booked under a key counts. Keys that have not begun count too: a clock that went back frees nothing.
     pub fn counts(&self, key: WindowKey, now_unix: i64) -> bool {
-        shown(now_unix) < self.ends(key)
+        now_unix.min(LAST) < self.ends(key)
     }
 
     /// The sum of what counts.
@@ -212,11 +212,6 @@ fn offset_seconds(text: &str) -> Result<i64, String> {
     let (hours, minutes) = rest.split_once(':').ok_or_else(bad)?;
     let seconds = two(hours, 14)? * HOUR + two(minutes, 59)? * 60;
     Ok(sign * seconds)
-}
-
-/// A time as clocks show it.
-fn shown(now_unix: i64) -> i64 {
-    now_unix.clamp(0, LAST)
 }
 
 fn floor(time: i64, width: i64, origin: i64) -> i64 {

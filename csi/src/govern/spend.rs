@@ -247,8 +247,8 @@ impl Spender {
         }
     }
 
-    /// Takes what the object's status says.
-    pub(super) fn accept(&self, object: &EgressLease) {
+    /// Takes what the object's status says: of the controller's answers those to this start of the service.
+    pub fn accept(&self, object: &EgressLease) {
         let lease = read_lease(object);
         let lines = object.status.iter().flat_map(|status| &status.grants);
         let mut state = self.lock();
@@ -280,7 +280,7 @@ impl Spender {
     }
 
     /// The demands to write now, if any are due: see [`Purse::demands`].
-    pub(super) fn demands(&self) -> Option<Vec<Demand>> {
+    pub fn demands(&self) -> Option<Vec<Demand>> {
         let mut state = self.lock();
         let now = self.clock.monotonic();
         state.pay(now);
@@ -295,7 +295,7 @@ impl Spender {
     }
 
     /// The last demands are in the object.
-    pub(super) fn written(&self) {
+    pub fn written(&self) {
         self.lock().purse.written();
     }
 
