@@ -21,11 +21,11 @@ const CACHE: &[&[&str]] = &[
 const CSI: &[&[&str]] = &[
     &["volume", "target", "size", "exit", "failpoints", "crd"],
     &[
-        "identity", "mount", "loads", "record", "inflight", "volumes", "config", "console", "pin",
-        "bundle", "claims", "leader", "egress",
+        "identity", "mount", "loads", "record", "inflight", "volumes", "console", "pin", "bundle",
+        "claims", "leader", "egress",
     ],
     &[
-        "policy", "sources", "status", "upkeep", "progress", "events",
+        "policy", "sources", "status", "upkeep", "progress", "events", "config",
     ],
     &["grant", "control", "govern"],
     &["access", "node_cache"],
