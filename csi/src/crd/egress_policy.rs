@@ -43,7 +43,8 @@ pub const MOST_BUDGETS: usize = 6;
     printcolumn(name = "Left", type_ = "string", json_path = ".status.scarcest.left"),
     printcolumn(
         name = "Window end",
-        type_ = "date",
+        // A column of dates shows how long ago something was, and nothing of what is to come.
+        type_ = "string",
         json_path = ".status.scarcest.windowEnd"
     ),
     printcolumn(name = "Cost", type_ = "string", json_path = ".status.cost"),

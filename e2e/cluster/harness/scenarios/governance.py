@@ -166,8 +166,10 @@ def _settled(world: World, rules: Rules, sent: int) -> None:
     spent = ledger["settled"] + ledger["outstanding"]
     world.check(f"the ledger has {spent} bytes, and the wire saw {sent}", sent <= spent <= 1.5 * sent, ledger)
     for kind in ("egresspolicies", "egressbudgets"):
-        for line in world.kube("get", kind).splitlines():
-            print(f"      {line}")
+        table = world.kube("get", kind)
+        print("".join(f"      {line}\n" for line in table.splitlines()), end="")
+        # kubectl shows a moment to come so, in a column of dates.
+        world.check(f"`kubectl get {kind}` has a word for everything", "<invalid>" not in table)
 
 
 def _authors(world: World, rules: Rules) -> None:
