@@ -108,11 +108,11 @@ impl KubernetesAuthorizer {
         })
     }
 
-    /// Labels of a namespace, where a rule of governance may ask for them.
+    /// Labels of a namespace, where rules govern: also one that is made while the load runs may ask for them.
     async fn labels(&self, namespace: &str) -> Result<Arc<BTreeMap<String, String>>, Refusal> {
         match &self.rulebook {
-            Some(rulebook) if rulebook.needs_labels() => self.namespaces.labels(namespace).await,
-            Some(_) | None => Ok(Arc::default()),
+            Some(_) => self.namespaces.labels(namespace).await,
+            None => Ok(Arc::default()),
         }
     }
 

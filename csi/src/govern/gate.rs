@@ -15,7 +15,8 @@
 //! * **What is denied is denied; what is used up comes back**: a rule that forbids is [`Refusal::Denied`]; rules too old, a budget
 //!   used up and a controller that is silent are [`Refusal::Exhausted`], which kubelet tries again. At publish only the rules
 //!   decide: content that is here mounts whatever budgets say.
-//! * **A controller is silent** if it has not answered for half a minute. For the next minute nobody waits for it again: loads
+//! * **A controller is silent** if it has not answered for half a minute. Until it is heard again, or for a minute, nobody waits for
+//!   it: loads
 //!   spend what is granted, owe (`whenControllerUnreachable: Allow`), or stop (`Deny`, also where something is granted).
 
 use std::sync::Arc;
@@ -45,6 +46,9 @@ pub use admission::{Admission, Opened};
 
 /// How long a silent controller is not waited for again.
 const SILENCE: Duration = Duration::from_mins(1);
+
+/// No moment.
+const NEVER: u64 = u64::MAX;
 
 /// What a gate is made of.
 #[derive(Debug)]
@@ -78,8 +82,10 @@ struct Shared {
     parts: Parts,
     tabs: Tabs,
     pace: Arc<Pace>,
-    /// Until when the controller is not waited for, in milliseconds on the monotonic clock.
-    silent_until: AtomicU64,
+    /// Since when the controller is silent, in milliseconds on the monotonic clock; [`NEVER`] if it is not.
+    silent_since: AtomicU64,
+    /// How often it had been heard by then.
+    heard: AtomicU64,
     /// Version of the rules by which debts were last looked at.
     forgiven: AtomicU64,
 }
@@ -92,7 +98,8 @@ impl EgressGate {
                 parts,
                 tabs: Tabs::default(),
                 pace: Arc::default(),
-                silent_until: AtomicU64::new(0),
+                silent_since: AtomicU64::new(NEVER),
+                heard: AtomicU64::new(0),
                 forgiven: AtomicU64::new(0),
             }),
         }
@@ -108,7 +115,8 @@ impl Shared {
     /// The rules now. Debts to policies that are gone by them go, too.
     fn rules(&self) -> Snapshot {
         let rules = self.parts.rulebook.snapshot();
-        if self.forgiven.swap(rules.version, Ordering::Relaxed) != rules.version {
+        // Older rules, which another thread may still have, forgive nothing that newer ones know.
+        if self.forgiven.fetch_max(rules.version, Ordering::Relaxed) < rules.version {
             let is_known = |uid: &PolicyUid| rules.policies.iter().any(|it| it.uid == *uid);
             self.parts.spender.forgive_all_but(is_known);
         }
@@ -122,19 +130,24 @@ impl Shared {
     }
 
     fn now_millis(&self) -> u64 {
-        let now = self.parts.clock.monotonic().as_millis();
-        u64::try_from(now).unwrap_or(u64::MAX)
+        millis(self.parts.clock.monotonic())
     }
 
     /// Whether the controller has not answered lately.
     fn is_silent(&self) -> bool {
-        self.now_millis() < self.silent_until.load(Ordering::Relaxed)
+        let since = self.silent_since.load(Ordering::Relaxed);
+        since != NEVER
+            && self.now_millis().saturating_sub(since) < millis(SILENCE)
+            && self.parts.spender.heard() == self.heard.load(Ordering::Relaxed)
     }
 
-    fn note_silence(&self) {
-        let silence = u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX);
-        let until = self.now_millis().saturating_add(silence);
-        self.silent_until.store(until, Ordering::Relaxed);
+    /// Somebody has waited in vain, since the controller had been heard so often. If others have heard it meanwhile, it is there.
+    fn note_silence(&self, heard: u64) {
+        if self.parts.spender.heard() == heard {
+            self.heard.store(heard, Ordering::Relaxed);
+            self.silent_since
+                .store(self.now_millis(), Ordering::Relaxed);
+        }
     }
 
     /// Whether somebody who waits for one of these loads may also use this host.
@@ -187,6 +200,10 @@ impl Gate for EgressGate {
             Ok(Box::new(paid.sent()) as Box<dyn Permit>)
         })
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

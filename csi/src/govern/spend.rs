@@ -46,6 +46,8 @@ struct State {
     floor: u64,
     /// Whether demands were ever made of it.
     has_asked: bool,
+    /// How often the controller has said something new.
+    heard: u64,
     /// What the controller says now, by account.
     said: BTreeMap<Account, Said>,
     /// Bytes that were spent and not charged yet.
@@ -106,6 +108,7 @@ impl Spender {
                 purse: Purse::new(incarnation, None, floor),
                 floor,
                 has_asked: false,
+                heard: 0,
                 said: BTreeMap::new(),
                 debts: BTreeMap::new(),
                 uses: Uses::default(),
@@ -205,6 +208,25 @@ impl Spender {
         state.pay(now);
     }
 
+    /// Takes back what is still owed of `unused` bytes; what was charged meanwhile stays spent.
+    pub fn forgive(&self, accounts: &[Account], unused: u64) {
+        if accounts.is_empty() || unused == 0 {
+            return;
+        }
+        let mut state = self.lock();
+        for account in accounts {
+            if let Some(owed) = state.debts.get_mut(account) {
+                *owed = owed.saturating_sub(unused);
+            }
+        }
+        state.debts.retain(|_, owed| *owed > 0);
+    }
+
+    /// How often the controller has said something new.
+    pub fn heard(&self) -> u64 {
+        self.lock().heard
+    }
+
     /// A namespace has received bytes that these accounts pay for. Tells people who spent a budget that namespaces share.
     pub fn note_use(&self, accounts: &[Account], namespace: &str, bytes: u64) {
         let mut state = self.lock();
@@ -271,6 +293,7 @@ impl Spender {
         state.said = said;
         let is_new = state.purse.accept(&lease.grants, now);
         if is_new {
+            state.heard = state.heard.saturating_add(1);
             state.pay(now);
         }
         drop(state);

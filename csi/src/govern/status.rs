@@ -2,7 +2,7 @@
 //! what it cost. A roll-up of ledgers and of what nodes tell; nothing is decided by it.
 //!
 //! Every node watches policies, so every write of a status is read by every node: it is written when it says something new, and
-//! the more nodes there are, the less often ([`Board`]). Whether the policy is in force is said sooner.
+//! the more nodes there are, the less often (`Board`). Whether the policy is in force is said sooner.
 
 use crate::crd::EgressPolicyStatus;
 use crate::egress::terms::PolicyUid;

@@ -227,16 +227,20 @@ impl Tabs {
 }
 
 impl Tab {
-    /// Somebody waits for this load from now on.
+    /// Somebody waits for this load from now on. Who comes back has the place from before, also beside the old seat.
     pub(super) fn sit(self: &Arc<Self>, waiter: Arc<Waiter>, decided: Option<Decided>) -> Seat {
         let mut state = self.lock();
         state.last = state.last.saturating_add(1);
         let number = state.last;
-        state.seats.push(Place {
+        let mut seats = state.seats.iter();
+        let before = seats.position(|place| place.waiter.id == waiter.id);
+        let index = before.unwrap_or(state.seats.len());
+        let place = Place {
             number,
             waiter,
             decided,
-        });
+        };
+        state.seats.insert(index, place);
         drop(state);
         Seat {
             tab: Arc::clone(self),

@@ -14,7 +14,7 @@ use tonnage_cache::store::Holder;
 
 use super::{Error, LoadCall, PublishRequest, Publisher};
 use crate::govern::gate::Admission;
-use crate::govern::quotas::{Asked, place};
+use crate::govern::quotas::{Asked, Refused, place};
 use crate::govern::tabs::Waiter;
 use crate::identity::Principal;
 use crate::inflight::{WaiterId, Work};
@@ -36,7 +36,9 @@ struct Decided {
 impl Publisher {
     /// A call that ends with a final error must not leave a waiter from an earlier one behind.
     pub(super) async fn give_up(&self, id: &WaiterId, error: Error) -> Error {
-        if !is_uncertain(code(error.cause(), Rpc::NodePublishVolume)) {
+        // Who has no room must not pay for the load of others either.
+        let has_no_room = matches!(error, Error::Quota(Refused::Exceeded(_)));
+        if has_no_room || !is_uncertain(code(error.cause(), Rpc::NodePublishVolume)) {
             self.loads.leave(id).await;
         }
         error

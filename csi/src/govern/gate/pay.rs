@@ -25,6 +25,8 @@ pub(super) struct Paid {
     tab: Arc<Tab>,
     guest: Guest,
     receipts: Vec<Receipt>,
+    /// Accounts that owe the bytes.
+    owed: Vec<Account>,
     bytes: u64,
     /// Its place among the runs under way.
     turn: Option<Turn>,
@@ -32,10 +34,17 @@ pub(super) struct Paid {
     is_settled: bool,
 }
 
+/// From where a run's bytes are taken.
+#[derive(Debug, Default)]
+struct Charged {
+    receipts: Vec<Receipt>,
+    owed: Vec<Account>,
+}
+
 impl Shared {
     /// Finds somebody who pays for a run, and waits until it may begin.
     pub(super) async fn admit(self: &Arc<Self>, demand: &Demand) -> Result<Paid, Refusal> {
-        let nobody = || Refusal::Denied(words::nobody());
+        let nobody = || Refusal::Exhausted(words::nobody());
         let tab = self.tabs.find(&demand.load).ok_or_else(nobody)?;
         let rules = self.rules();
         let mut why = None;
@@ -66,13 +75,14 @@ impl Shared {
         if demand.purpose == Purpose::Hedge && self.pace.is_tight(rates, namespace) {
             return Err(Refusal::Exhausted(words::tight()));
         }
-        let receipts = self.charge(tab, &guest, demand).await?;
+        let Charged { receipts, owed } = self.charge(tab, &guest, demand).await?;
         tab.charged(demand.bytes);
         let mut paid = Paid {
             shared: Arc::clone(self),
             tab: Arc::clone(tab),
             guest: guest.clone(),
             receipts,
+            owed,
             bytes: demand.bytes,
             turn: None,
             is_sent: false,
@@ -102,7 +112,7 @@ impl Shared {
     fn check_again(&self, tab: &Tab, guest: &Guest) -> Result<(), Refusal> {
         let rules = self.rules();
         let mut guests = tab.guests(&rules, self.now_unix()).into_iter();
-        let same = guests.find(|other| Arc::ptr_eq(&other.waiter, &guest.waiter));
+        let same = guests.find(|other| other.waiter.id == guest.waiter.id);
         match same {
             Some(guest) => self.check(tab, &guest),
             None => Err(Refusal::Exhausted(words::nobody())),
@@ -110,27 +120,27 @@ impl Shared {
     }
 
     /// Takes the bytes from all budgets; those of policies that only watch never refuse.
-    async fn charge(
-        &self,
-        tab: &Tab,
-        guest: &Guest,
-        demand: &Demand,
-    ) -> Result<Vec<Receipt>, Refusal> {
-        let mut receipts = Vec::new();
+    async fn charge(&self, tab: &Tab, guest: &Guest, demand: &Demand) -> Result<Charged, Refusal> {
+        let mut charged = Charged::default();
         let enforced = accounts(&guest.decision, Mode::Enforce);
         if !enforced.is_empty() {
-            receipts.extend(self.take(tab, guest, (&enforced, demand)).await?);
+            match self.take(tab, guest, (&enforced, demand)).await? {
+                Some(receipt) => charged.receipts.push(receipt),
+                None => charged.owed.extend(enforced),
+            }
         }
         let counted = accounts(&guest.decision, Mode::Audit);
         if !counted.is_empty() {
             let spender = &self.parts.spender;
             let foreseen = tab.foreseen(demand.bytes);
-            match spender.charge(&counted, tab.number, demand.bytes, foreseen) {
-                Ok(receipt) => receipts.push(receipt),
-                Err(_) => spender.owe(&counted, demand.bytes),
+            if let Ok(receipt) = spender.charge(&counted, tab.number, demand.bytes, foreseen) {
+                charged.receipts.push(receipt);
+            } else {
+                spender.owe(&counted, demand.bytes);
+                charged.owed.extend(counted);
             }
         }
-        Ok(receipts)
+        Ok(charged)
     }
 
     /// Takes the bytes from budgets that refuse; no receipt for bytes that are owed.
@@ -157,7 +167,7 @@ impl Shared {
         } else {
             PATIENCE
         };
-        let foreseen = tab.foreseen(bytes);
+        let (foreseen, heard) = (tab.foreseen(bytes), spender.heard());
         let taken = spender.take(accounts, tab.number, bytes, foreseen, patience);
         let (account, waited) = match taken.await {
             Ok(receipt) => return Ok(Some(receipt)),
@@ -172,7 +182,7 @@ impl Shared {
             return Err(Refusal::Exhausted(words::tight()));
         }
         if !is_silent {
-            self.note_silence();
+            self.note_silence(heard);
         }
         match decision.unreachable {
             WhenControllerUnreachable::Allow => {
@@ -212,6 +222,7 @@ impl Paid {
         for receipt in &self.receipts {
             parts.spender.refund(receipt, unused);
         }
+        parts.spender.forgive(&self.owed, unused);
         if received > 0 {
             let source = &self.tab.wanted.source;
             let price = self.guest.decision.price.as_ref();

@@ -96,7 +96,7 @@ impl Shared {
         self.parts.audit.record(&entry);
     }
 
-    /// A budget refuses: for the controller, once for each load.
+    /// A budget refuses: to the audit log and for the controller, once for each load.
     pub(super) fn note_exhausted(
         &self,
         tab: &Tab,
@@ -109,6 +109,13 @@ impl Shared {
             self.parts
                 .denials
                 .note(&account.policy, namespace, sentence, now);
+            let rules = self.rules();
+            let mut entry = self.entry(Event::Deny, &guest.waiter, &tab.wanted);
+            entry.rule = Some("budget".to_owned());
+            entry.policies = lines(&rules, &involved(&guest.decision));
+            entry.account = Some(account.clone());
+            entry.reason = Some(sentence.to_owned());
+            self.parts.audit.record(&entry);
         }
     }
 

