@@ -23,6 +23,7 @@ pub mod log;
 pub mod metrics;
 pub mod mount;
 pub mod node_cache;
+pub mod node_object;
 pub mod pin;
 pub mod policy;
 pub mod provision;

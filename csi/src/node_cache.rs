@@ -20,6 +20,7 @@ use tonnage_cache::store::Store;
 use crate::crd::NodeCacheStatus;
 use crate::govern::quotas::Quotas;
 use crate::leader::timestamp;
+use crate::node_object::Error;
 
 mod collect;
 mod count;
@@ -33,7 +34,7 @@ mod status;
 
 use collect::{Collector, Facts, Sight};
 pub use notes::Notes;
-use objects::{Error, Objects};
+use objects::Objects;
 use pace::{Outcome, Pace};
 use status::Seen;
 

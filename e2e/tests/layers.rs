@@ -21,8 +21,19 @@ const CACHE: &[&[&str]] = &[
 const CSI: &[&[&str]] = &[
     &["volume", "target", "size", "exit", "failpoints", "crd"],
     &[
-        "identity", "mount", "loads", "record", "inflight", "volumes", "console", "pin", "bundle",
-        "claims", "leader", "egress",
+        "identity",
+        "mount",
+        "loads",
+        "record",
+        "inflight",
+        "volumes",
+        "console",
+        "pin",
+        "bundle",
+        "claims",
+        "leader",
+        "egress",
+        "node_object",
     ],
     &[
         "policy", "sources", "status", "upkeep", "progress", "events", "config",

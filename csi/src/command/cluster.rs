@@ -17,6 +17,18 @@ const PAGE: u32 = 500;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A client of the cluster of the pod's service account, or of KUBECONFIG.
+pub(super) async fn client() -> Result<Client, Failure> {
+    let unusable = |why: String| {
+        Failure::new(Code::Usage, "reach the API server", why)
+            .or_advise("run in a pod with a service account token, or set KUBECONFIG")
+    };
+    let config = Box::pin(Config::infer())
+        .await
+        .map_err(|error| unusable(error.to_string()))?;
+    Client::try_from(config).map_err(|error| unusable(error.to_string()))
+}
+
 /// A cluster.
 pub(super) struct Cluster {
     client: Client,
@@ -31,15 +43,7 @@ impl fmt::Debug for Cluster {
 impl Cluster {
     /// The cluster of the pod's service account, or of KUBECONFIG.
     pub(super) async fn connect() -> Result<Self, Failure> {
-        let unusable = |why: String| {
-            Failure::new(Code::Usage, "reach the API server", why)
-                .or_advise("run in a pod with a service account token, or set KUBECONFIG")
-        };
-        let config = Box::pin(Config::infer())
-            .await
-            .map_err(|error| unusable(error.to_string()))?;
-        let client = Client::try_from(config).map_err(|error| unusable(error.to_string()))?;
-        Ok(Self::of(client))
+        client().await.map(Self::of)
     }
 
     /// The cluster of a client.

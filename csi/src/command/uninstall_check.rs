@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
 use kube::api::ListParams;
-use kube::{Api, Client, Config, Resource};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonnage_csi::size::Span;
 
+use super::cluster;
 use crate::args::service::{DRIVER_NAME, UninstallCheck};
 use crate::console::Console;
 use crate::exit::{Code, Failure};
@@ -65,22 +66,11 @@ pub(super) async fn run(
     stop: &CancellationToken,
 ) -> Result<Code, Failure> {
     let UninstallCheck { wait: Span(wait) } = args;
-    let client = client().await?;
+    let client = cluster::client().await?;
     tokio::select! {
         users = users_after(&client, wait, console) => judge(&users?),
         () = stop.cancelled() => Err(Failure::stopped(Code::Interrupted)),
     }
-}
-
-async fn client() -> Result<Client, Failure> {
-    let unusable = |why: String| {
-        Failure::new(Code::Usage, "reach the API server", why)
-            .or_advise("run in a pod with a service account token, or set KUBECONFIG")
-    };
-    let config = Box::pin(Config::infer())
-        .await
-        .map_err(|error| unusable(error.to_string()))?;
-    Client::try_from(config).map_err(|error| unusable(error.to_string()))
 }
 
 /// The users that are left when those that leave have left, or when the time is up.

@@ -27,13 +27,14 @@ use super::spend::Spender;
 use crate::crd::EgressLeaseSpec;
 use crate::egress::lease::Demand;
 use crate::egress::ledger::objects::{read_lease, spec};
+use crate::node_object::Error;
 
 mod fit;
 mod objects;
 mod pace;
 
 use fit::{most_users, room};
-use objects::{Error, Objects, Seen};
+use objects::{Objects, Seen};
 use pace::{Pace, TICK};
 
 /// Longest wait for the API server.

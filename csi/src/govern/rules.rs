@@ -36,7 +36,6 @@ struct State {
     version: u64,
     /// When they were known to be the newest, on the monotonic clock; `None`: they were never read.
     proved: Option<Duration>,
-    needs_labels: bool,
 }
 
 /// The rules at one moment.
@@ -63,7 +62,6 @@ impl Rulebook {
                     policies: Arc::from([]),
                     version: 0,
                     proved: None,
-                    needs_labels: false,
                 }),
             }),
         }
@@ -86,17 +84,10 @@ impl Rulebook {
         self.shared.default_egress
     }
 
-    /// Whether labels of a namespace can change an answer. Before the rules are read they can.
-    pub fn needs_labels(&self) -> bool {
-        let state = self.read();
-        state.needs_labels || state.proved.is_none()
-    }
-
     /// Takes these policies in place of all others. They were the newest at `at`, on the monotonic clock.
     pub fn replace(&self, policies: Vec<Compiled>, at: Duration) {
         let mut state = self.write();
         if state.proved.is_none() || *state.policies != *policies {
-            state.needs_labels = policies.iter().any(Compiled::needs_labels);
             state.policies = policies.into();
             state.version = state.version.saturating_add(1);
         }
@@ -190,12 +181,12 @@ mod tests {
         let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
         let rulebook = Rulebook::new(DefaultEgress::Allow, clock);
         let version = || rulebook.snapshot().version;
-        assert_eq!((version(), rulebook.needs_labels()), (0, true));
+        assert_eq!(version(), 0);
         rulebook.replace(Vec::new(), Duration::ZERO);
-        assert_eq!((version(), rulebook.needs_labels()), (1, false));
+        assert_eq!(version(), 1);
         let spec = json!({"namespaces": {"matchLabels": {"tier": "gold"}}});
         rulebook.replace(vec![policy(&spec)], Duration::ZERO);
-        assert_eq!((version(), rulebook.needs_labels()), (2, true));
+        assert_eq!(version(), 2);
         rulebook.replace(vec![policy(&spec)], Duration::from_secs(1));
         rulebook.prove(Duration::from_secs(2));
         assert_eq!(version(), 2);

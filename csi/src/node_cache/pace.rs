@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tonnage_cache::digest::Digest;
+use crate::node_object::Jitter;
 
 /// Shortest time between two writes.
 const MINUTE: Duration = Duration::from_mins(1);
@@ -40,35 +40,33 @@ pub(super) struct Pause {
 /// Decides about pauses; nodes of other names have other jitter.
 #[derive(Debug)]
 pub(super) struct Pace {
-    node: String,
-    rounds: u64,
+    jitter: Jitter,
     failures: u32,
 }
 
 impl Pace {
     pub(super) fn new(node: &str) -> Self {
         Self {
-            node: node.to_owned(),
-            rounds: 0,
+            jitter: Jitter::new(node),
             failures: 0,
         }
     }
 
     /// The wait before the first look.
     pub(super) fn first(&self) -> Duration {
-        self.part_of(FIRST)
+        self.jitter.part_of(FIRST)
     }
 
     /// The wait after a look.
     pub(super) fn after(&mut self, outcome: Outcome) -> Pause {
-        self.rounds = self.rounds.wrapping_add(1);
+        self.jitter.next_round();
         self.failures = match outcome {
             Outcome::Written | Outcome::Unchanged => 0,
             Outcome::Failed => self.failures.saturating_add(1),
         };
         match outcome {
             Outcome::Written => Pause {
-                quiet: MINUTE + self.part_of(JITTER),
+                quiet: MINUTE + self.jitter.part_of(JITTER),
                 idle: MINUTE,
             },
             Outcome::Unchanged => Pause {
@@ -79,18 +77,11 @@ impl Pace {
                 let doubled = 2u32.saturating_pow(self.failures.saturating_sub(1));
                 let pause = BACKOFF.saturating_mul(doubled).min(BACKOFF_MAX);
                 Pause {
-                    quiet: pause + self.part_of(pause / 5),
+                    quiet: pause + self.jitter.part_of(pause / 5),
                     idle: Duration::ZERO,
                 }
             }
         }
-    }
-
-    /// A share of `whole` that follows from the node's name and the round.
-    fn part_of(&self, whole: Duration) -> Duration {
-        let digest = Digest::of(format!("{} {}", self.node, self.rounds).as_bytes());
-        let byte = digest.as_bytes().first().copied().unwrap_or_default();
-        whole * u32::from(byte) / 255
     }
 }
 

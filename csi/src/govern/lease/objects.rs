@@ -7,46 +7,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use serde_json::json;
-use tonnage_cache::error::chain;
-use tonnage_cache::path::Escaped;
 
 use crate::crd::{EgressLease, EgressLeaseSpec};
+use crate::node_object::Error;
 
 /// Who writes the specification.
 const MANAGER: &str = "tonnage-node";
 
-/// Why the object is not as it should be.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(super) enum Error {
-    /// The object is not there any more.
-    #[error("it was deleted")]
-    Gone,
-    /// Another writer came between, or made it first.
-    #[error("somebody else wrote it at the same time")]
-    Conflict,
-    /// The node's name is not that of a Node.
-    #[error("there is no Node {}: give the driver the node's name in the cluster with --node-id", Escaped(.0))]
-    NoNode(String),
-    /// The kind is not installed.
-    #[error(
-        "the API server does not know egressleases.tonnage.dev: install Tonnage's custom resources"
-    )]
-    NoKind,
-    /// RBAC or an admission policy is against it, or the schema.
-    #[error(
-        "the API server does not take it ({0}): install the chart's ClusterRole, admission policies and custom resources of this version"
-    )]
-    Refused(String),
-    /// Any other answer.
-    #[error("the API server answers {0}")]
-    Status(u16),
-    /// No answer that can be understood.
-    #[error("the API server cannot be reached")]
-    Unreachable,
-    /// No answer.
-    #[error("the API server does not answer")]
-    Silent,
-}
+/// Plural of its kind.
+const KIND: &str = "egressleases";
 
 /// The object as it was read.
 #[derive(Debug)]
@@ -114,7 +83,7 @@ impl Objects {
     /// Who should own the object, so that it goes with the Node.
     pub(super) async fn owner(&self) -> Result<OwnerReference, Error> {
         let node = self.nodes.get_metadata_opt(&self.node).await;
-        let node = node.map_err(|error| failure(error, Error::NoKind))?;
+        let node = node.map_err(|error| Error::of(error, Error::NoKind(KIND)))?;
         let uid = node.and_then(|node| node.metadata.uid);
         Ok(OwnerReference {
             api_version: "v1".to_owned(),
@@ -128,7 +97,7 @@ impl Objects {
     /// Reads the object.
     pub(super) async fn find(&self) -> Result<Option<DynamicObject>, Error> {
         let found = self.leases.get_opt(&self.node).await;
-        found.map_err(|error| failure(error, Error::NoKind))
+        found.map_err(|error| Error::of(error, Error::NoKind(KIND)))
     }
 
     /// Makes the object; [`Error::Conflict`] if there is one.
@@ -139,7 +108,7 @@ impl Objects {
     ) -> Result<DynamicObject, Error> {
         let object = self.object(ObjectMeta::default(), owner, spec);
         let created = self.leases.create(&params(), &object).await;
-        created.map_err(|error| failure(error, Error::NoKind))
+        created.map_err(|error| Error::of(error, Error::NoKind(KIND)))
     }
 
     /// Writes the object that was read with this metadata; [`Error::Conflict`] if it is another one now, [`Error::Gone`] if there is
@@ -157,7 +126,7 @@ impl Objects {
         };
         let object = self.object(metadata, owner, spec);
         let replaced = self.leases.replace(&self.node, &params(), &object).await;
-        replaced.map_err(|error| failure(error, Error::Gone))
+        replaced.map_err(|error| Error::of(error, Error::Gone))
     }
 
     fn object(
@@ -180,19 +149,5 @@ fn params() -> PostParams {
     PostParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PostParams::default()
-    }
-}
-
-/// What an error means; `absent` is what "not found" does.
-fn failure(error: kube::Error, absent: Error) -> Error {
-    let kube::Error::Api(status) = error else {
-        tracing::debug!(error = chain(&error), "the API server failed");
-        return Error::Unreachable;
-    };
-    match status.code {
-        404 => absent,
-        409 => Error::Conflict,
-        400 | 401 | 403 | 422 => Error::Refused(status.message),
-        code => Error::Status(code),
     }
 }

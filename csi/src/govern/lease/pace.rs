@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tonnage_cache::digest::Digest;
+use crate::node_object::Jitter;
 
 /// How often is looked whether something is to be written.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -18,32 +18,30 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Decides about pauses.
 #[derive(Debug)]
 pub(super) struct Pace {
-    node: String,
-    rounds: u64,
+    jitter: Jitter,
     failures: u32,
 }
 
 impl Pace {
     pub(super) fn new(node: &str) -> Self {
         Self {
-            node: node.to_owned(),
-            rounds: 0,
+            jitter: Jitter::new(node),
             failures: 0,
         }
     }
 
     /// The wait before the first look, by which nodes that start together are spread over a second.
     pub(super) fn first(&self) -> Duration {
-        self.part_of(TICK)
+        self.jitter.part_of(TICK)
     }
 
     /// The pause after a failure.
     pub(super) fn failed(&mut self) -> Duration {
-        self.rounds = self.rounds.wrapping_add(1);
+        self.jitter.next_round();
         let doubled = 2u32.saturating_pow(self.failures);
         self.failures = self.failures.saturating_add(1);
         let pause = BACKOFF.saturating_mul(doubled).min(BACKOFF_MAX);
-        pause + self.part_of(pause / 5)
+        pause + self.jitter.part_of(pause / 5)
     }
 
     /// The API server has answered.
@@ -53,15 +51,8 @@ impl Pace {
 
     /// The pause after denials were told.
     pub(super) fn told(&mut self) -> Duration {
-        self.rounds = self.rounds.wrapping_add(1);
-        MINUTE + self.part_of(JITTER)
-    }
-
-    /// A share of `whole` that follows from the node's name and the round.
-    fn part_of(&self, whole: Duration) -> Duration {
-        let digest = Digest::of(format!("{} {}", self.node, self.rounds).as_bytes());
-        let byte = digest.as_bytes().first().copied().unwrap_or_default();
-        whole * u32::from(byte) / 255
+        self.jitter.next_round();
+        MINUTE + self.jitter.part_of(JITTER)
     }
 }
 
