@@ -1,5 +1,9 @@
 //! May these bytes leave this host? Every connection, redirect and run of parts asks the gate first.
 //! This module owns the question and an open default; policies and budgets answer it elsewhere.
+//!
+//! Listings, proofs of access and exchanges for keys ask for their connections and redirects, and not for their bytes: they are how it is
+//! found out that content is here already, and such content is shown whatever budgets have left. How long they may become is
+//! limited by their sources.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +15,7 @@ use crate::error::Kind;
 
 pub mod address;
 
-/// Why bytes are asked for.
+/// Why bytes of content are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Bytes of content, asked for the first time.
@@ -20,8 +24,6 @@ pub enum Purpose {
     Retry,
     /// A second request for bytes that another request is slow to bring.
     Hedge,
-    /// Listings and proofs of access.
-    Metadata,
 }
 
 /// A connection that is about to be made: after name resolution, before connect.
@@ -86,8 +88,13 @@ impl Refusal {
     }
 }
 
-/// Permission for one run, charged in full when it is given; must be settled when the response has ended.
+/// Permission for one run, charged in full when it is given; must be settled when the response has ended, or when it turns out that
+/// nothing is asked for.
 pub trait Permit: fmt::Debug + Send {
+    /// The request goes out now, maybe long after permission was given. False if it does not hold any more: then nothing may be
+    /// asked for by it, and the gate must be asked again.
+    fn begin(&mut self) -> bool;
+
     /// Reports how many body bytes came. `answered` says whether any response header came. Bytes are given
     /// back only if none came or the response completed short of the grant.
     fn settle(self: Box<Self>, received: u64, answered: bool);
@@ -120,6 +127,10 @@ impl OpenGate {
 struct OpenPermit;
 
 impl Permit for OpenPermit {
+    fn begin(&mut self) -> bool {
+        true
+    }
+
     fn settle(self: Box<Self>, _received: u64, _answered: bool) {}
 }
 

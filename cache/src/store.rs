@@ -61,6 +61,7 @@ mod space;
 mod syncer;
 mod usage;
 mod verify;
+mod warmer;
 mod write_back;
 
 pub use config::{Config, Env};
@@ -88,6 +89,7 @@ pub struct Store {
     write_back: Arc<write_back::WriteBack>,
     syncer: Arc<syncer::Syncer>,
     _flusher: flusher::Flusher,
+    warmer: warmer::Warmer,
     syncing: Arc<Semaphore>,
     shared: Arc<Shared>,
 }

@@ -5,7 +5,8 @@
 //! their own (`settle`, `unpublish`), one at a time for each volume.
 //!
 //! Architecture invariants: authorization is asked for every pod before any wait, also when the bytes are here; only a sound mount
-//! that is there already needs none. A final error leaves no mount, no waiter and no record.
+//! that is there already needs none. A final error leaves no mount, no waiter and no record. Who waits for a load of several is
+//! told nothing of the others (`refused`, `audience`).
 //!
 //! Crash points (feature `failpoints`), in the order in which a volume passes them: `publish::before_record`,
 //! `publish::after_record`, `publish::after_target`, `publish::after_mount`, `publish::before_ok`, `unpublish::before_unmount`,
@@ -20,8 +21,8 @@ use tonnage_cache::cache::{self, Cache, Loaded};
 use tonnage_cache::clock::{Clock, unix_millis};
 use tonnage_cache::path::Escaped;
 
-use crate::govern::gate::EgressGate;
-use crate::govern::quotas::{Quotas, Shown, place};
+use crate::govern::gate::{Admission, EgressGate};
+use crate::govern::quotas::{Quotas, Shown, place_of};
 use crate::grant::Grants;
 use crate::inflight::{Call, Registry, VolumeLocks, Waited, WaiterId};
 use crate::loads::Observer;
@@ -34,7 +35,9 @@ use crate::upkeep::Upkeep;
 use crate::volume::{PublishIdentity, VolumeId};
 
 mod admit;
+mod audience;
 mod error;
+mod refused;
 mod request;
 mod restart;
 mod retain;
@@ -42,6 +45,7 @@ mod settle;
 mod unpublish;
 mod views;
 
+use audience::{Audience, Audiences};
 pub use error::Error;
 pub use request::{Holds, PublishRequest, Usage};
 use views::{Occupant, Views};
@@ -82,16 +86,34 @@ pub struct Parts {
 pub struct Publisher {
     parts: Parts,
     published: Arc<Published>,
-    loads: Registry<Loaded, cache::Error>,
+    loads: Registry<Loaded, Failed>,
+    audiences: Audiences,
     locks: VolumeLocks,
     views: Views,
     tasks: TaskTracker,
     /// One account at a time is told to the observers.
     telling: tokio::sync::Mutex<()>,
+    /// One at a time is retained: what a pin keeps and for whom is one thing in two records.
+    retaining: tokio::sync::Mutex<()>,
     labels: bool,
 }
 
-type LoadCall = Call<Loaded, cache::Error>;
+type LoadCall = Call<Loaded, Failed>;
+
+/// Why a load has failed, and who had waited for it.
+#[derive(Debug)]
+struct Failed {
+    error: Arc<cache::Error>,
+    audience: Arc<Audience>,
+}
+
+/// A waiter of a load.
+#[derive(Debug)]
+struct Joined {
+    call: LoadCall,
+    /// By what the gate let it wait; `None` where nobody governs.
+    admission: Option<Admission>,
+}
 
 /// A publish that has come as far as waiting.
 struct Admitted {
@@ -122,9 +144,11 @@ impl Publisher {
         let labels = views.has_labels(&parts.mounter.mounts()?);
         let this = Self {
             loads: Registry::new(Arc::clone(&parts.clock)),
+            audiences: Audiences::default(),
             locks: VolumeLocks::default(),
             tasks: TaskTracker::new(),
             telling: tokio::sync::Mutex::default(),
+            retaining: tokio::sync::Mutex::default(),
             published,
             views,
             labels,
@@ -157,8 +181,8 @@ impl Publisher {
             volume: request.volume_id.clone(),
             target: target.relative().to_path_buf(),
         };
-        let call = match self.begin(&request, &target, &id, &identity).await {
-            Ok(Some(call)) => call,
+        let joined = match self.begin(&request, &target, &id, &identity).await {
+            Ok(Some(joined)) => joined,
             Ok(None) => return Ok(()),
             Err(error) => return Err(self.give_up(&id, error).await),
         };
@@ -168,6 +192,7 @@ impl Publisher {
             .holds
             .hold(request.deadline)
             .saturating_sub(authorized);
+        let call = &joined.call;
         let waited = tokio::select! {
             biased;
             refused = self.parts.quotas.refused(&id) => {
@@ -182,9 +207,11 @@ impl Publisher {
             Waited::Done(loaded) => loaded,
             // Stopped because the target was unpublished: that is the cause, not the cut.
             Waited::Failed(_) if !call.is_wanted() => return Err(Error::Unpublished),
-            Waited::Failed(error) => {
+            Waited::Failed(failed) => {
+                let failed = (request.attributes.source.as_str(), &*failed);
+                let told = self.told(&id, &joined, failed);
                 call.finish();
-                return Err(Error::of_load(&request.attributes.source, error));
+                return Err(told);
             }
             Waited::Died => {
                 call.finish();
@@ -196,7 +223,7 @@ impl Publisher {
                 request,
                 target,
                 identity,
-                call,
+                call: joined.call,
                 authorized,
             },
             loaded,
@@ -342,10 +369,11 @@ fn shows(
 /// What a quota counts of a record; nothing of one that does not say whose it is.
 fn counted(record: Record) -> Option<Shown> {
     let identity = record.identity?;
+    let namespace = record.namespace?;
     Some(Shown {
-        place: place(&identity.source, &identity.path),
+        place: place_of(&namespace, &identity),
         volume: identity.volume_id,
-        namespace: record.namespace?,
+        namespace,
         bytes: record.bytes,
         manifest: record.manifest,
     })

@@ -6,12 +6,16 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
+#[path = "pods/crowd.rs"]
+mod crowd;
 #[path = "pods/governing.rs"]
 mod governing;
 #[path = "pods/publishing.rs"]
 mod publishing;
 #[path = "pods/restarts.rs"]
 mod restarts;
+#[path = "pods/retaining.rs"]
+mod retaining;
 #[path = "pods/source.rs"]
 mod source;
 #[path = "pods/waiting.rs"]

@@ -67,6 +67,10 @@ impl Gate for Meter {
 }
 
 impl Permit for Charge {
+    fn begin(&mut self) -> bool {
+        true
+    }
+
     fn settle(self: Box<Self>, received: u64, _answered: bool) {
         *self.meter.0.lock().unwrap() -= self.bytes - received;
     }

@@ -29,6 +29,11 @@ impl OsDisk {
     }
 }
 
+/// Most that is written to memory at once. The kernel takes pages of up to the size of a write: larger ones come from memory that
+/// has lain fallow and, in a virtual machine, may have to be brought by the host first, while smaller ones come from what was used
+/// a moment ago, as long as there is any (`docs/performance.md`).
+const PIECE: usize = 256 << 10;
+
 fn again<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -91,8 +96,10 @@ impl Disk for OsDisk {
     ) -> io::Result<Buffer> {
         let mut left = buffer.bytes().get(..length).ok_or_else(out_of_range)?;
         let mut position = offset;
+        let most = if file.is_direct() { length } else { PIECE };
         while !left.is_empty() {
-            let written = again(|| rustix::io::pwrite(file, left, position))?;
+            let piece = left.get(..most).unwrap_or(left);
+            let written = again(|| rustix::io::pwrite(file, piece, position))?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }

@@ -1,16 +1,17 @@
 //! One run's permission to move bytes: settled exactly once, whatever becomes of the run.
 //!
 //! Who aborts a response cannot know what the socket's buffers held, so an aborted run counts in full; only
-//! an answer without content, or none at all, gives bytes back.
+//! an answer without content, or none at all, gives bytes back. So does a run that was ended before it asked for anything.
 
 use crate::gate::{Demand, Gate, Permit, Refusal};
 use crate::source;
 
-/// A permit that counts as used in full unless it is settled.
+/// A permit that counts as used in full from when it was begun, unless it is settled.
 #[derive(Debug)]
 pub(super) struct Grant {
     permit: Option<Box<dyn Permit>>,
     bytes: u64,
+    is_begun: bool,
 }
 
 impl Grant {
@@ -20,7 +21,14 @@ impl Grant {
         Ok(Self {
             permit: Some(permit),
             bytes: demand.bytes,
+            is_begun: false,
         })
+    }
+
+    /// The request goes out now; false if the permission does not hold any more.
+    pub(super) fn begin(&mut self) -> bool {
+        self.is_begun = self.permit.as_mut().is_some_and(|permit| permit.begin());
+        self.is_begun
     }
 
     /// The response ended, with all its bytes.
@@ -60,6 +68,10 @@ impl Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.settle(self.bytes, true);
+        if self.is_begun {
+            self.settle(self.bytes, true);
+        } else {
+            self.settle(0, false);
+        }
     }
 }

@@ -23,7 +23,7 @@ use super::context::Context;
 use super::file::{self, Opened};
 use super::hedge::{Allowance, Race};
 use super::lane::Lane;
-use super::page_cache::{self, Choice, Gauge, PageCache};
+use super::page_cache::{self, Choice, Gauge, PageCache, Reason};
 use super::plan::{Plan, Run};
 use super::retry::Budget;
 use super::run::Ran;
@@ -268,6 +268,9 @@ impl Driver {
         if missing > 0 {
             return Err(Error::Incomplete { missing });
         }
+        if self.choice.reason == Reason::SlowMemory {
+            self.warm();
+        }
         let first_byte = self.context.first_byte.get().copied().unwrap_or_default();
         let last_byte = Duration::from_nanos(self.context.last_byte.load(Ordering::Relaxed));
         Ok(Outcome {
@@ -280,6 +283,17 @@ impl Driver {
             connections: u64::try_from(self.connections).unwrap_or(u64::MAX),
             page_cache: self.choice.to_string(),
         })
+    }
+}
+
+impl Driver {
+    /// What went past memory because that was slow is brought there beside its reader, who begins with the first file.
+    fn warm(&self) {
+        let entries = self.context.entries.iter().zip(&self.digests);
+        let large = entries.filter(|(entry, _)| entry.size > PART_SIZE);
+        let last_first = large.rev();
+        let store = &self.context.store;
+        store.warm(last_first.filter_map(|(entry, digest)| Some(((*digest)?, entry.size))));
     }
 }
 

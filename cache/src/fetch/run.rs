@@ -95,7 +95,7 @@ impl From<source::Error> for Failure {
     }
 }
 
-/// Runs one request to its end. The slot is held until then.
+/// Runs one request to its end. The slot is held until then, but not while the gate makes the request wait.
 pub(super) async fn run(context: Arc<Context>, ask: Ask, slot: Slot) -> Ran {
     let parts = ask.run.parts.end.saturating_sub(ask.run.parts.start);
     let mut request = Request {
@@ -105,6 +105,7 @@ pub(super) async fn run(context: Arc<Context>, ask: Ask, slot: Slot) -> Ran {
             writes: Vec::with_capacity(usize::try_from(parts).unwrap_or_default()),
             ..Ran::default()
         },
+        slot: Some(slot),
         reader: None,
         writes: Writes::new(Arc::clone(&context), ask.to.clone(), WRITES),
         context,
@@ -122,7 +123,6 @@ pub(super) async fn run(context: Arc<Context>, ask: Ask, slot: Slot) -> Ran {
             request.ran.failure = Some(failure);
         }
     }
-    drop(slot);
     request.finish()
 }
 
@@ -130,6 +130,7 @@ struct Request {
     context: Arc<Context>,
     ask: Ask,
     ran: Ran,
+    slot: Option<Slot>,
     reader: Option<Reader>,
     writes: Writes,
 }
@@ -142,13 +143,25 @@ impl Request {
         };
         let range = self.ask.run.bytes(entry.size);
         let demand = self.demand(entry, &range);
-        let grant = Grant::ask(&*context.gate, &demand)
-            .await
-            .map_err(Failure::Refused)?;
+        let grant = self.admit(&demand).await?;
         let grant = self.open(entry, range, grant).await?;
         self.read_parts(entry).await?;
         grant.complete();
         self.drain(0).await
+    }
+
+    /// Asks the gate. Who has to wait for a budget or a rate keeps nobody else from a connection meanwhile, and is asked about again
+    /// if the permission has passed when there is a connection.
+    async fn admit(&mut self, demand: &Demand) -> Result<Grant, Failure> {
+        while let Some(slot) = self.slot.take() {
+            let asked = Grant::ask(&*self.context.gate, demand);
+            let (mut grant, slot) = slot.unless_waiting(asked).await.map_err(Failure::Refused)?;
+            self.slot = slot;
+            if grant.begin() {
+                return Ok(grant);
+            }
+        }
+        Err(Failure::Stopped)
     }
 
     fn demand(&self, entry: &Entry, range: &Range<u64>) -> Demand {

@@ -3,10 +3,13 @@
 //! A free slot goes to the payer that holds the fewest, among its jobs to the one that holds the fewest, and
 //! among equals to who asked first: many small volumes beside one huge each get their turn. Slots for parts
 //! of large files are bound by the buffers; those for small files only by the total, because they need a
-//! buffer just while their body arrives.
+//! buffer just while their body arrives. A request that its payer's budget or rate makes wait gives its slot back until
+//! it may go on: one payer's wait is not another's.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use tokio::sync::oneshot;
 
@@ -99,6 +102,11 @@ impl Slots {
         self.lock().large_limit
     }
 
+    /// How many a job has.
+    pub(super) fn held_by(&self, job: u64) -> usize {
+        self.lock().jobs.get(&job).copied().unwrap_or_default()
+    }
+
     #[cfg(test)]
     fn in_use(&self) -> usize {
         self.lock().total
@@ -120,6 +128,25 @@ impl Slots {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// Waits for a permission. If it is not there at once, the slot is given back meanwhile, and queued for again when the
+    /// permission has come; of what is refused, no slot is left.
+    pub(super) async fn unless_waiting<T, E>(
+        self,
+        permission: impl Future<Output = Result<T, E>>,
+    ) -> Result<(T, Option<Self>), E> {
+        let mut permission = pin!(permission);
+        if let Poll::Ready(answer) = futures::poll!(permission.as_mut()) {
+            return answer.map(|granted| (granted, Some(self)));
+        }
+        let (slots, party, class) = (self.slots.clone(), self.party.clone(), self.class);
+        drop(self);
+        let granted = permission.await?;
+        let slot = slots.request(party, class).await.ok();
+        Ok((granted, slot))
     }
 }
 
@@ -266,6 +293,30 @@ mod tests {
         drop(held);
         drop(waiting.try_recv().unwrap());
         drop(slots.request(party("a", 4), Class::Large));
+        assert_eq!(slots.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_permission_gives_the_slot_back_until_it_is_there() {
+        let slots = Slots::new(1, 1);
+        let slot = slots.try_take(party("a", 1), Class::Large).unwrap();
+        let (grant, permission) = oneshot::channel::<&str>();
+        let mut waiting = Box::pin(slot.unless_waiting(permission));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        let other = slots.try_take(party("b", 2), Class::Large).unwrap();
+        grant.send("granted").unwrap();
+        assert!(futures::poll!(&mut waiting).is_pending(), "b has the slot");
+        drop(other);
+        let (granted, slot) = waiting.await.unwrap();
+        assert_eq!((granted, slots.in_use()), ("granted", 1));
+        let at_once = std::future::ready(Ok::<_, ()>(1));
+        let (one, slot) = slot.unwrap().unless_waiting(at_once).await.unwrap();
+        assert_eq!((one, slots.in_use()), (1, 1));
+        let refused = std::future::ready(Err::<(), _>("no"));
+        assert_eq!(
+            slot.unwrap().unless_waiting(refused).await.unwrap_err(),
+            "no"
+        );
         assert_eq!(slots.in_use(), 0);
     }
 

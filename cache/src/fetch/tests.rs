@@ -11,6 +11,7 @@ use crate::store::{Config, Env};
 
 mod fake;
 mod gates;
+mod waiting;
 
 use fake::{FakeSource, Fault, content};
 use gates::BudgetGate;

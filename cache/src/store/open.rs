@@ -19,6 +19,7 @@ use super::meta::{Home, Meta};
 use super::probe::{Probe, probe};
 use super::records::Records;
 use super::syncer::{Syncer, Together};
+use super::warmer::Warmer;
 use super::write_back::WriteBack;
 use super::{Config, Env, Shared, Store};
 use crate::disk::{Disk, Threads, find};
@@ -83,11 +84,13 @@ fn start(shared: Arc<Shared>) -> Result<Arc<Store>, Error> {
     let write_back = WriteBack::start(&shared).map_err(failed)?;
     let syncer = Syncer::start(&shared, shared.config.sync_threads).map_err(failed)?;
     let flusher = Flusher::start(Arc::clone(&shared)).map_err(failed)?;
+    let warmer = Warmer::start(Arc::clone(&shared)).map_err(failed)?;
     Ok(Arc::new(Store {
         threads,
         write_back: Arc::new(write_back),
         syncer: Arc::new(syncer),
         _flusher: flusher,
+        warmer,
         syncing: Arc::new(Semaphore::new(QUEUE as usize)),
         shared,
     }))

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::buffer::Buffer;
 use crate::clock::ManualClock;
-use crate::digest::{PART_SIZE, PartHash, hash_part, part_length};
+use crate::digest::{PART_SIZE, PartHash, hash_part, part_count, part_length};
 use crate::disk::{FaultyDisk, OsDisk};
 use crate::error::Kind;
 
@@ -70,6 +70,7 @@ mod durable;
 mod faults;
 mod reclaim;
 mod repair;
+mod warming;
 
 trait Now {
     fn now_for_tests() -> SystemTime;

@@ -8,7 +8,8 @@
 //!    is malformed denies all of the namespace.
 //! 4. Every budget of every policy that is for the service account is charged, whichever allowed it; those of `Audit` are counted
 //!    and never refuse.
-//! 5. The lowest rate, the shortest `maxStaleness`, the strictest `whenControllerUnreachable` and any `requireDigest` hold.
+//! 5. Every rate holds, each for all that its policy selects, so that nobody has more than the lowest; the shortest `maxStaleness`,
+//!    the strictest `whenControllerUnreachable` and any `requireDigest` hold.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +21,12 @@ use super::window::Window;
 use crate::crd::{Mode, WhenControllerUnreachable};
 
 mod denial;
+mod rates;
 
 pub use denial::{Cause, Denial};
+pub use rates::{Limit, Limits, Rates};
+
+use rates::lowest;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -131,28 +136,6 @@ pub struct Charge {
     pub mode: Mode,
 }
 
-/// A limit, and the policy that sets it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
-    /// The value.
-    pub value: u64,
-    /// Name of the policy.
-    pub policy: String,
-}
-
-/// The lowest limits of speed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rates {
-    /// Bytes per second of the node.
-    pub bytes_per_second_per_node: Option<Limit>,
-    /// Bytes per second of the namespace on the node.
-    pub bytes_per_second_per_namespace: Option<Limit>,
-    /// Connections of the node.
-    pub connections_per_node: Option<Limit>,
-    /// Connections of the namespace on the node.
-    pub connections_per_namespace: Option<Limit>,
-}
-
 /// A policy that is for somebody, with what it says.
 type Said<'a> = (&'a Compiled, &'a Rules);
 
@@ -206,7 +189,7 @@ pub fn decide(
                 Mode::Enforce
             }
         }),
-        rates: rates(&binding),
+        rates: Rates::of(&binding),
         unreachable: binding
             .iter()
             .map(|(_, rules)| rules.unreachable)
@@ -325,30 +308,6 @@ fn price(said: &[Said<'_>], rule: Option<&Rule>) -> Option<Price> {
     let own = said.iter().find(|(policy, _)| allows(policy));
     let own = own.and_then(|(_, rules)| rules.price.clone());
     own.or_else(|| said.iter().find_map(|(_, rules)| rules.price.clone()))
-}
-
-fn rates(binding: &[Said<'_>]) -> Rates {
-    Rates {
-        bytes_per_second_per_node: lowest(binding, |rules| rules.rate.bytes_per_second_per_node),
-        bytes_per_second_per_namespace: lowest(binding, |rules| {
-            rules.rate.bytes_per_second_per_namespace
-        }),
-        connections_per_node: lowest(binding, |rules| rules.rate.connections_per_node),
-        connections_per_namespace: lowest(binding, |rules| rules.rate.connections_per_namespace),
-    }
-}
-
-/// The lowest of a limit; of equal ones that of the first policy.
-fn lowest(said: &[Said<'_>], value: impl Fn(&Rules) -> Option<u64>) -> Option<Limit> {
-    let limit = |(policy, rules): &Said<'_>| {
-        value(rules).map(|value| Limit {
-            value,
-            policy: policy.name.clone(),
-        })
-    };
-    said.iter()
-        .filter_map(limit)
-        .min_by_key(|limit| limit.value)
 }
 
 #[cfg(test)]

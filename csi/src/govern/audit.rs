@@ -47,12 +47,13 @@ pub enum Event {
     Allow,
     /// Something may not be loaded.
     Deny,
-    /// Bytes of budgets were set aside for a load.
+    /// With who asked: bytes of budgets were set aside for a load, as many as it foresees. With an account and without: the node has asked
+    /// the controller for bytes of that budget.
     Reserve,
     /// By a node: a load is over, or paused, and this is what it took. By the controller, with an account and without who asked:
     /// this is what was spent of a grant, the same bytes.
     Settle,
-    /// A node was granted bytes of a budget.
+    /// By the controller: a node was granted bytes of a budget. By the node: it has the answer, which may be none and says why.
     Grant,
     /// A policy only watched, in an emergency.
     Override,

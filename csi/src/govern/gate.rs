@@ -150,25 +150,24 @@ impl Shared {
         }
     }
 
-    /// Whether somebody who waits for one of these loads may also use this host.
+    /// Whether somebody who waits for one of these loads may also use this host. A refusal names the host, so that each of them can
+    /// be told its own.
     fn check_host(&self, tabs: &[Arc<Tab>], source: &str, host: &str) -> Result<(), Refusal> {
         let rules = self.rules();
         let now = self.now_unix();
+        let at_host = |sentence: &str| words::at_host(sentence, host);
         let mut why = None;
         for tab in tabs {
             for guest in tab.guests(&rules, now) {
                 if let Some(sentence) = rules.stale(&guest.decision) {
-                    why = Some(Refusal::Exhausted(sentence));
+                    why = Some(Refusal::Exhausted(at_host(&sentence)));
                     continue;
                 }
                 let decision = rules.decide(now, &guest.waiter.who(), &tab.wanted.what_at(host));
-                match (&guest.decision.verdict, decision.verdict) {
+                match (&guest.decision.verdict, &decision.verdict) {
                     (Ok(_), Ok(_)) => return Ok(()),
-                    (Ok(_), Err(denial)) => {
-                        why.get_or_insert(Refusal::Denied(denial.message));
-                    }
-                    (Err(denial), _) => {
-                        why.get_or_insert_with(|| Refusal::Denied(denial.message.clone()));
+                    (Ok(_), Err(denial)) | (Err(denial), _) => {
+                        why.get_or_insert_with(|| Refusal::Denied(at_host(&denial.message)));
                     }
                 }
             }
@@ -197,7 +196,7 @@ impl Gate for EgressGate {
     fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Result<Box<dyn Permit>, Refusal>> {
         Box::pin(async move {
             let paid = self.shared.admit(demand).await?;
-            Ok(Box::new(paid.sent()) as Box<dyn Permit>)
+            Ok(Box::new(paid) as Box<dyn Permit>)
         })
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! **What counts.** A volume counts once on a node, however many pods show it, with the bytes that it shows; so a further pod of a
 //! volume that is here already is let in whatever the quota has become. Retained content counts as a volume where none of the
-//! namespace's volumes shows the same place of the same source. What has been let in stays: nothing here looks back.
+//! namespace's volumes shows the same place ([`place_of`]). What has been let in stays: nothing here looks back.
 //!
 //! In the cluster, other nodes' use is what the controller last wrote (`quota_status`); `docs/governance.md` says what this
 //! cannot see.
@@ -31,12 +31,14 @@ use crate::egress::quota::{Exceeded, Usage};
 use crate::inflight::WaiterId;
 use crate::volume::VolumeId;
 
+mod place;
 mod retained;
 mod rule;
 mod state;
 mod stay;
 mod watch;
 
+pub use place::{is_of, place, place_of};
 pub use retained::keep_looking;
 use rule::{Rule, Rules};
 use state::State;
@@ -52,7 +54,7 @@ pub struct Asked {
     pub load: String,
     /// The pod's namespace.
     pub namespace: String,
-    /// Source and path of the content, as [`place`] writes them.
+    /// What it shows, as [`place_of`] writes it.
     pub place: String,
 }
 
@@ -63,7 +65,7 @@ pub struct Shown {
     pub volume: VolumeId,
     /// Namespace of the pod.
     pub namespace: String,
-    /// Source and path of the content, as [`place`] writes them.
+    /// What it shows, as [`place_of`] writes it.
     pub place: String,
     /// Bytes that it shows.
     pub bytes: u64,
@@ -113,11 +115,6 @@ impl From<Exceeded> for Refused {
     }
 }
 
-/// Where content is from, in the words of the pin that retains it.
-pub fn place(source: &str, path: &str) -> String {
-    format!("{source}/{path}")
-}
-
 /// Looks at the records of what is published.
 type Look = dyn Fn() -> Vec<Shown> + Send + Sync;
 
@@ -126,6 +123,8 @@ pub struct Quotas {
     /// Name of this node in status objects.
     node: String,
     state: Mutex<State>,
+    /// Held while records of what is retained are read or written, so that nobody drops a note whose pin is just being made.
+    notes: Mutex<()>,
     /// A seat was refused.
     refusals: Notify,
     /// What is used has changed.
@@ -155,6 +154,7 @@ impl Quotas {
         Arc::new(Self {
             node: node.to_owned(),
             state: Mutex::new(State::new(rules)),
+            notes: Mutex::default(),
             refusals: Notify::new(),
             changes: Notify::new(),
         })
@@ -193,12 +193,17 @@ impl Quotas {
             let told = self.refusals.notified();
             tokio::pin!(told);
             told.as_mut().enable();
-            let refusal = self.lock().refusal(waiter);
-            if let Some(exceeded) = refusal {
-                return exceeded.into();
+            if let Some(refused) = self.refusal(waiter) {
+                return refused;
             }
             told.await;
         }
+    }
+
+    /// Why a waiter was refused, if it was.
+    pub fn refusal(&self, waiter: &WaiterId) -> Option<Refused> {
+        let refusal = self.lock().refusal(waiter);
+        refusal.map(Refused::from)
     }
 
     /// Namespace of a waiter that has a seat, for the record of its volume.

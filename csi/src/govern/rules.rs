@@ -1,5 +1,6 @@
 //! The rules as this node knows them: all `EgressPolicy` objects, compiled, and since when they are known to be the newest.
-//! [`run`] keeps them up to date; whoever decides takes a [`Snapshot`].
+//! [`run`] keeps them up to date; whoever decides takes a [`Snapshot`]. A snapshot has the labels of namespaces, too, as far as pods
+//! of theirs wait for loads ([`Rulebook::meet`]).
 //!
 //! **Rules that were never read decide nothing**: until the API server has listed them, nobody knows what they forbid. Once they
 //! were read they hold while the API server is away, and get older; how old they may be says each policy.
@@ -8,14 +9,28 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonnage_cache::clock::Clock;
 
 use crate::egress::compiled::Compiled;
 use crate::egress::policy::{Decision, DefaultEgress, Setting, What, Who, decide};
 
+mod labels;
 mod watch;
 
-pub use watch::run;
+use labels::{Known, Labels};
+
+/// Keeps the rules up to date until `stop`: the policies, and the labels of namespaces that loads run for.
+pub async fn run(
+    client: kube::Client,
+    rulebook: Rulebook,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) {
+    let labels = labels::run(client.clone(), rulebook.clone(), stop.clone());
+    let policies = watch::run(client, rulebook, clock, stop);
+    tokio::join!(Box::pin(labels), Box::pin(policies));
+}
 
 /// All rules. Clones share them.
 #[derive(Debug, Clone)]
@@ -36,6 +51,15 @@ struct State {
     version: u64,
     /// When they were known to be the newest, on the monotonic clock; `None`: they were never read.
     proved: Option<Duration>,
+    labels: Known,
+}
+
+/// Somebody waits for a load, so that the labels of its namespace are looked after.
+#[derive(Debug)]
+#[must_use]
+pub struct Interest {
+    rulebook: Rulebook,
+    namespace: String,
 }
 
 /// The rules at one moment.
@@ -49,6 +73,8 @@ pub struct Snapshot {
     pub age: Option<Duration>,
     /// Changes with the policies, and only with them.
     pub version: u64,
+    /// Labels of the namespaces that somebody waits for.
+    labels: Arc<BTreeMap<String, Labels>>,
 }
 
 impl Rulebook {
@@ -62,6 +88,7 @@ impl Rulebook {
                     policies: Arc::from([]),
                     version: 0,
                     proved: None,
+                    labels: Known::default(),
                 }),
             }),
         }
@@ -76,6 +103,7 @@ impl Rulebook {
             default_egress: self.shared.default_egress,
             age: state.proved.map(|at| now.saturating_sub(at)),
             version: state.version,
+            labels: state.labels.now(),
         }
     }
 
@@ -102,6 +130,32 @@ impl Rulebook {
         }
     }
 
+    /// Looks after the labels of a namespace as long as somebody waits, who brings them as they were when it came.
+    pub fn meet(&self, namespace: &str, brought: &Arc<BTreeMap<String, String>>) -> Interest {
+        let now = self.moment();
+        self.write().labels.meet(namespace, brought, now);
+        Interest {
+            rulebook: self.clone(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
+    /// Namespaces whose labels are as old as that.
+    fn labels_due(&self, age: Duration) -> Vec<String> {
+        let now = self.moment();
+        self.read().labels.due(age, now)
+    }
+
+    /// The API server has answered what was asked at `asked`; `None`: the namespace is gone.
+    pub(super) fn learn_labels(&self, namespace: &str, labels: Option<&Labels>, asked: Duration) {
+        self.write().labels.learn(namespace, labels, asked);
+    }
+
+    /// Now, on the monotonic clock.
+    fn moment(&self) -> Duration {
+        self.shared.clock.monotonic()
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, State> {
         let state = self.shared.state.read();
         state.unwrap_or_else(PoisonError::into_inner)
@@ -113,7 +167,18 @@ impl Rulebook {
     }
 }
 
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.rulebook.write().labels.part(&self.namespace);
+    }
+}
+
 impl Snapshot {
+    /// Labels that a namespace has now, if somebody of it waits for a load.
+    pub fn labels_of(&self, namespace: &str) -> Option<&Arc<BTreeMap<String, String>>> {
+        self.labels.get(namespace)
+    }
+
     /// What the rules say.
     pub fn decide(&self, now_unix: i64, who: &Who<'_>, what: &What<'_>) -> Decision {
         let setting = Setting {

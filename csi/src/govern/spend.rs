@@ -1,15 +1,12 @@
 //! The node's purse as everybody on the node uses it: charges, waits for grants, remembers debts. The purse decides
-//! (`egress::lease`), the loop in `lease` writes and reads the object; no I/O happens here.
+//! (`egress::lease`), the loop in `lease` writes and reads the object; no I/O happens here. What may be spent without a grant is in
+//! `debts`.
 //!
 //! **A wait never misses its grant**: who waits has marked what it knows before it tried, so that whatever comes afterwards wakes it.
 //! It tries again every second in any case, because a sibling of the same load that had enough takes the load's wish back.
-//!
-//! **A debt** is bytes that were spent without a grant. It is charged from whatever the account has, before loads are, and what
-//! is left of it is asked for until it is paid; nobody waits for it. It is gone when the service begins anew. Bytes beyond a budget
-//! that the controller calls used up are no debt: the ledger shows it as full, and the next window is not to begin with them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -19,16 +16,21 @@ use tonnage_cache::clock::{Clock, unix_millis};
 use crate::crd::{EgressLease, NamespaceUse};
 use crate::egress::lease::{Charge, Demand, Incarnation, Lease, Missing, Purse, Receipt};
 use crate::egress::ledger::objects::read_lease;
-use crate::egress::terms::{Account, PolicyUid};
+use crate::egress::terms::Account;
 
+mod debts;
+mod scribe;
+mod shortage;
 mod uses;
 
+pub use scribe::Scribe;
+pub use shortage::Shortage;
+
+use scribe::{Answer, Asked};
 use uses::Uses;
 
 /// How often a load that waits tries again without being woken.
 const RETRY: Duration = Duration::from_secs(1);
-/// The load that debts are; no other has this number.
-const DEBT: u64 = u64::MAX;
 
 /// What the node may spend, for all its loads.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Spender {
     state: Mutex<State>,
     /// Changes whenever bytes came, or the word that there are none.
     news: watch::Sender<()>,
+    /// Writes down what is asked and answered.
+    scribe: OnceLock<Scribe>,
 }
 
 #[derive(Debug)]
@@ -53,6 +57,7 @@ struct State {
     /// Bytes that were spent and not charged yet.
     debts: BTreeMap<Account, u64>,
     uses: Uses,
+    asked: Asked,
 }
 
 /// The controller's answer about one account.
@@ -63,39 +68,6 @@ struct Said {
     message: Option<String>,
     /// When it was first read.
     at: Instant,
-}
-
-/// Why a wait for bytes has ended without any.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Shortage {
-    /// The controller says that nothing is left.
-    #[error("{}", exhausted(.account, .message.as_deref()))]
-    Exhausted {
-        /// Which budget.
-        account: Account,
-        /// The controller's sentence: used, limit, and when bytes come back.
-        message: Option<String>,
-    },
-    /// The controller says nothing.
-    #[error("the controller has granted no bytes of budget {} within {} s: see whether tonnage-controller runs and reaches the API server", .account.budget, .waited.as_secs())]
-    Unanswered {
-        /// Which budget.
-        account: Account,
-        /// How long the load waited in all.
-        waited: Duration,
-    },
-}
-
-fn exhausted(account: &Account, message: Option<&str>) -> String {
-    message.map_or_else(
-        || {
-            let Account { budget, policy, .. } = account;
-            format!(
-                "budget {budget} of the EgressPolicy with uid {policy} is used up: wait until its window ends, or ask an administrator to raise it"
-            )
-        },
-        str::to_owned,
-    )
 }
 
 impl Spender {
@@ -112,9 +84,16 @@ impl Spender {
                 said: BTreeMap::new(),
                 debts: BTreeMap::new(),
                 uses: Uses::default(),
+                asked: Asked::default(),
             }),
             news: watch::Sender::new(()),
+            scribe: OnceLock::new(),
         })
+    }
+
+    /// Has demands and answers written down from now on. The first to be named stays.
+    pub fn record_by(&self, scribe: Scribe) {
+        self.scribe.get_or_init(|| scribe);
     }
 
     /// Takes the bytes from every account, or from none and asks for them; never waits. `load` is a number that no other load of this
@@ -194,34 +173,6 @@ impl Spender {
         self.lock().purse.forget(load);
     }
 
-    /// Spends without a grant: a debt of each account, which is charged from what it has and from its next grants.
-    pub fn owe(&self, accounts: &[Account], bytes: u64) {
-        let accounts: BTreeSet<&Account> = accounts.iter().collect();
-        let mut state = self.lock();
-        let now = self.clock.monotonic();
-        for account in accounts {
-            if !state.purse.is_exhausted(account) {
-                let owed = state.debts.entry(account.clone()).or_default();
-                *owed = owed.saturating_add(bytes);
-            }
-        }
-        state.pay(now);
-    }
-
-    /// Takes back what is still owed of `unused` bytes; what was charged meanwhile stays spent.
-    pub fn forgive(&self, accounts: &[Account], unused: u64) {
-        if accounts.is_empty() || unused == 0 {
-            return;
-        }
-        let mut state = self.lock();
-        for account in accounts {
-            if let Some(owed) = state.debts.get_mut(account) {
-                *owed = owed.saturating_sub(unused);
-            }
-        }
-        state.debts.retain(|_, owed| *owed > 0);
-    }
-
     /// How often the controller has said something new.
     pub fn heard(&self) -> u64 {
         self.lock().heard
@@ -235,24 +186,22 @@ impl Spender {
         }
     }
 
-    /// Forgets debts to policies that are no more: nobody will grant anything of their budgets.
-    pub fn forgive_all_but(&self, is_known: impl Fn(&PolicyUid) -> bool) {
-        let mut state = self.lock();
-        state.debts.retain(|account, _| is_known(&account.policy));
-        state.uses.forget_all_but(is_known);
-        // Those that stay ask again with the next demands.
-        state.purse.forget(DEBT);
-    }
-
     /// What may be spent of an account.
     pub fn left(&self, account: &Account) -> u64 {
         let now = self.clock.monotonic();
         self.lock().purse.left(account, now)
     }
 
-    /// What was spent of an account and not charged yet.
-    pub fn owed(&self, account: &Account) -> u64 {
-        self.lock().debts.get(account).copied().unwrap_or_default()
+    /// What the controller says of an account that is used up, if it is. Nothing is asked for.
+    pub fn exhausted(&self, account: &Account) -> Option<Shortage> {
+        let state = self.lock();
+        state.purse.is_exhausted(account).then(|| {
+            let said = state.said.get(account);
+            Shortage::Exhausted {
+                account: account.clone(),
+                message: said.and_then(|it| it.message.clone()),
+            }
+        })
     }
 
     /// Which start of the service this is.
@@ -275,23 +224,30 @@ impl Spender {
         let lines = object.status.iter().flat_map(|status| &status.grants);
         let mut state = self.lock();
         let now = self.clock.monotonic();
-        let mut said = BTreeMap::new();
+        let (mut said, mut answers) = (BTreeMap::new(), Vec::new());
         for (grant, line) in lease.grants.iter().zip(lines) {
             if grant.incarnation != state.purse.incarnation() {
                 continue;
             }
             let is_same = |it: &Said| (it.seq, it.bytes) == (grant.seq, grant.bytes);
             let before = state.said.get(&grant.account).filter(|it| is_same(it));
-            let answer = Said {
+            let word = Said {
                 seq: grant.seq,
                 bytes: grant.bytes,
                 message: line.message.clone(),
                 at: before.map_or_else(Instant::now, |it| it.at),
             };
-            said.insert(grant.account.clone(), answer);
+            said.insert(grant.account.clone(), word);
+            if state.purse.accept(std::slice::from_ref(grant), now) {
+                answers.push(Answer {
+                    account: grant.account.clone(),
+                    bytes: grant.bytes,
+                    message: line.message.clone(),
+                });
+            }
         }
         state.said = said;
-        let is_new = state.purse.accept(&lease.grants, now);
+        let is_new = !answers.is_empty();
         if is_new {
             state.heard = state.heard.saturating_add(1);
             state.pay(now);
@@ -299,6 +255,9 @@ impl Spender {
         drop(state);
         if is_new {
             self.news.send_replace(());
+            if let Some(scribe) = self.scribe.get() {
+                scribe.answered(answers, unix_millis(self.clock.now()));
+            }
         }
     }
 
@@ -307,9 +266,7 @@ impl Spender {
         let mut state = self.lock();
         let now = self.clock.monotonic();
         state.pay(now);
-        let demands = state.purse.demands(now)?;
-        state.has_asked = true;
-        Some(demands)
+        state.ask(now)
     }
 
     /// Who spent what a demand of these reports, at most so many.
@@ -319,7 +276,13 @@ impl Spender {
 
     /// The last demands are in the object.
     pub fn written(&self) {
-        self.lock().purse.written();
+        let mut state = self.lock();
+        state.purse.written();
+        let asked = state.asked.written();
+        drop(state);
+        if let Some(scribe) = self.scribe.get() {
+            scribe.asked(&asked, unix_millis(self.clock.now()));
+        }
     }
 
     /// The object is to be written though nothing is new about the demands.
@@ -335,7 +298,7 @@ impl Spender {
         state.pay(now);
         state.debts.clear();
         state.purse.close();
-        state.purse.demands(now)
+        state.ask(now)
     }
 
     fn try_charge(&self, charge: &Charge<'_>) -> Result<Receipt, Missing> {
@@ -357,29 +320,12 @@ impl Spender {
 }
 
 impl State {
-    /// Charges debts from what their accounts have, and asks for the rest.
-    fn pay(&mut self, now: Duration) {
-        for (account, owed) in std::mem::take(&mut self.debts) {
-            let accounts = BTreeSet::from([account]);
-            let left = |account: &Account| self.purse.left(account, now);
-            let paid = owed.min(accounts.first().map_or(0, left));
-            let mut rest = owed;
-            for bytes in [paid, owed.saturating_sub(paid)] {
-                let charge = Charge {
-                    accounts: &accounts,
-                    bytes,
-                    load: DEBT,
-                    foreseen: 0,
-                };
-                if bytes > 0 && self.purse.charge(&charge, now).is_ok() {
-                    rest = rest.saturating_sub(bytes);
-                }
-            }
-            if rest > 0 {
-                let debt = accounts.into_iter().map(|account| (account, rest));
-                self.debts.extend(debt);
-            }
-        }
+    /// The demands that are due, which are handed out to be written.
+    fn ask(&mut self, now: Duration) -> Option<Vec<Demand>> {
+        let demands = self.purse.demands(now)?;
+        self.has_asked = true;
+        self.asked.hand_out(&demands);
+        Some(demands)
     }
 }
 

@@ -1,18 +1,24 @@
 //! On whose behalf a load runs. A load has a tab as long as it runs, and on the tab a seat for each waiter, as long as that one
-//! waits. Who sat down first pays first; what the rules say to each is remembered until the rules change.
+//! waits. Who sat down first pays first; what the rules say to each is remembered until the rules change, or the labels of the namespace.
 //!
 //! Invariants: a tab is closed with its load, so that what is fetched later under the same name has another; bytes are on the
 //! tab of their load, by who paid them, exactly once; nothing here waits, and no lock is held while rules are asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tonnage_cache::report::Progress;
 
-use super::rules::Snapshot;
+use super::rules::{Interest, Snapshot};
 use crate::egress::policy::{Decision, What, Who};
 use crate::inflight::WaiterId;
+
+mod told;
+
+use told::Told;
+
+pub(super) use told::News;
 
 /// Who waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +27,7 @@ pub struct Waiter {
     pub id: WaiterId,
     /// Namespace of the service account.
     pub namespace: String,
-    /// Labels of that namespace when it came.
+    /// Labels of that namespace when it came; at a tab, as they are now.
     pub labels: Arc<BTreeMap<String, String>>,
     /// Name of the service account.
     pub service_account: String,
@@ -80,6 +86,9 @@ pub(super) struct Tab {
     load: String,
     progress: Arc<Progress>,
     state: Mutex<State>,
+    /// How often it was asked what is foreseen.
+    #[cfg(test)]
+    pub(super) looks: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +100,7 @@ struct State {
     /// What each has paid.
     paid: BTreeMap<String, Paid>,
     /// What was told of it already.
-    told: BTreeSet<News>,
+    told: Told,
     /// Whether the load has ended.
     is_closed: bool,
 }
@@ -113,22 +122,13 @@ pub(super) struct Paid {
     pub(super) bytes: u64,
 }
 
-/// What is told once of a load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum News {
-    /// A rule forbids it in the middle.
-    Denied,
-    /// A policy that only watches would forbid it.
-    WouldDeny,
-    /// A budget has nothing left.
-    UsedUp,
-}
-
 /// Somebody's place at a tab; it is free again when this is dropped.
 #[derive(Debug)]
 pub struct Seat {
     tab: Arc<Tab>,
     number: u64,
+    /// While it is taken, the labels of the namespace are looked after.
+    _interest: Option<Interest>,
 }
 
 impl Waiter {
@@ -139,6 +139,15 @@ impl Waiter {
             labels: &self.labels,
             service_account: &self.service_account,
         }
+    }
+
+    /// The same with the labels that its namespace has now, if they are others.
+    pub(super) fn relabelled(&self, rules: &Snapshot) -> Option<Self> {
+        let labels = rules.labels_of(&self.namespace)?;
+        (*labels != self.labels).then(|| Self {
+            labels: Arc::clone(labels),
+            ..self.clone()
+        })
     }
 }
 
@@ -183,11 +192,13 @@ impl Tabs {
     /// Opens the tab of a load that begins, in place of an earlier load's of that name.
     pub(super) fn open(&self, load: &str, wanted: Wanted, progress: Arc<Progress>) -> Arc<Tab> {
         let tab = Arc::new(Tab {
-            number: self.last.fetch_add(1, Ordering::Relaxed),
+            number: self.number(),
             wanted,
             load: load.to_owned(),
             progress,
             state: Mutex::default(),
+            #[cfg(test)]
+            looks: AtomicU64::new(0),
         });
         self.lock().insert(load.to_owned(), Arc::clone(&tab));
         tab
@@ -216,6 +227,11 @@ impl Tabs {
         tab.lock().is_closed = true;
     }
 
+    /// A number that no load has.
+    pub(super) fn number(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// How many loads run.
     pub fn count(&self) -> usize {
         self.lock().len()
@@ -228,7 +244,12 @@ impl Tabs {
 
 impl Tab {
     /// Somebody waits for this load from now on. Who comes back has the place from before, also beside the old seat.
-    pub(super) fn sit(self: &Arc<Self>, waiter: Arc<Waiter>, decided: Option<Decided>) -> Seat {
+    pub(super) fn sit(
+        self: &Arc<Self>,
+        waiter: Arc<Waiter>,
+        decided: Option<Decided>,
+        interest: Option<Interest>,
+    ) -> Seat {
         let mut state = self.lock();
         state.last = state.last.saturating_add(1);
         let number = state.last;
@@ -245,6 +266,7 @@ impl Tab {
         Seat {
             tab: Arc::clone(self),
             number,
+            _interest: interest,
         }
     }
 
@@ -260,6 +282,10 @@ impl Tab {
             seats.map(copy).collect()
         };
         let guest = |(number, waiter, known): (u64, Arc<Waiter>, Option<Decided>)| {
+            let (waiter, known) = match waiter.relabelled(rules) {
+                Some(other) => (Arc::new(other), None),
+                None => (waiter, known),
+            };
             let decided = match known.filter(|known| known.holds(rules, now_unix)) {
                 Some(known) => known,
                 None => self.decide(number, rules, now_unix, &waiter),
@@ -272,11 +298,18 @@ impl Tab {
         seats.into_iter().map(guest).collect()
     }
 
-    fn decide(&self, number: u64, rules: &Snapshot, now_unix: i64, waiter: &Waiter) -> Decided {
+    fn decide(
+        &self,
+        number: u64,
+        rules: &Snapshot,
+        now_unix: i64,
+        waiter: &Arc<Waiter>,
+    ) -> Decided {
         let decided = Decided::by(rules, now_unix, waiter, &self.wanted);
         let mut state = self.lock();
         let place = state.seats.iter_mut().find(|place| place.number == number);
         if let Some(place) = place {
+            place.waiter = Arc::clone(waiter);
             place.decided = Some(decided.clone());
         }
         decided
@@ -284,6 +317,8 @@ impl Tab {
 
     /// What the load will still have to ask for, as far as it is known, and at least this run.
     pub(super) fn foreseen(&self, run: u64) -> u64 {
+        #[cfg(test)]
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let known = self.progress.snapshot();
         let open = self.lock().open;
         let rest = known.total.saturating_sub(known.done);
@@ -320,9 +355,20 @@ impl Tab {
         paid.into_values().collect()
     }
 
-    /// Whether this is to be told: once for each load.
-    pub(super) fn is_news(&self, news: News) -> bool {
-        self.lock().told.insert(news)
+    /// Whether this is to be told: once for each load and namespace.
+    pub(super) fn is_news(&self, news: News, namespace: &str) -> bool {
+        self.lock().told.is_news(news, namespace)
+    }
+
+    /// Bytes were taken from budgets of a namespace. How many are to be told as set aside for it: what is foreseen, if these go beyond
+    /// what was told before. For people; nothing is decided by it.
+    pub(super) fn reserve(&self, namespace: &str, bytes: u64, foreseen: u64) -> Option<u64> {
+        self.lock().told.reserve(namespace, bytes, foreseen)
+    }
+
+    /// So many of them did not come.
+    pub(super) fn release(&self, namespace: &str, unused: u64) {
+        self.lock().told.release(namespace, unused);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tonnage_cache::cache::{self, LoadOptions, Loaded, Reference};
+use tonnage_cache::cache::{LoadOptions, Loaded, Reference};
 use tonnage_cache::digest::Digest;
 use tonnage_cache::source::select::Selection;
 use tonnage_cache::store::Holder;
 
-use super::{Error, LoadCall, PublishRequest, Publisher};
+use super::audience::Member;
+use super::{Error, Failed, Joined, PublishRequest, Publisher};
 use crate::govern::gate::Admission;
-use crate::govern::quotas::{Asked, Refused, place};
+use crate::govern::quotas::{Asked, Refused, place_of};
 use crate::govern::tabs::Waiter;
 use crate::identity::Principal;
 use crate::inflight::{WaiterId, Work};
@@ -51,7 +52,7 @@ impl Publisher {
         target: &TargetPath,
         id: &WaiterId,
         identity: &PublishIdentity,
-    ) -> Result<Option<LoadCall>, Error> {
+    ) -> Result<Option<Joined>, Error> {
         let looking = self.is_published(target, identity);
         let admitting = self.admit(request, id, identity);
         if self.published.find(target.relative()).is_some() {
@@ -75,7 +76,7 @@ impl Publisher {
         request: &PublishRequest,
         id: &WaiterId,
         identity: &PublishIdentity,
-    ) -> Result<LoadCall, Error> {
+    ) -> Result<Joined, Error> {
         let (wanted, secrets) = (&request.attributes.source, &request.credentials.secrets);
         self.parts.sources.check(wanted, secrets)?;
         let limit = Duration::from_secs(DECISION_SECONDS);
@@ -95,9 +96,13 @@ impl Publisher {
             waiter: id.clone(),
             load: load.clone(),
             namespace: principal.namespace.clone(),
-            place: place(wanted, &request.attributes.path),
+            place: place_of(&principal.namespace, identity),
         })?;
         let cache = Arc::clone(&self.parts.cache);
+        let member = Member {
+            namespace: principal.namespace.clone(),
+            service_account: principal.service_account,
+        };
         let mut options = LoadOptions::new(Holder::new(format!("load:{key}")));
         options.page_cache = request.attributes.page_cache;
         options.payer = principal.namespace;
@@ -106,7 +111,9 @@ impl Publisher {
         options.size_check = Some(self.parts.quotas.size_check(&load));
         let mut seat = None;
         let (own_seat, asked) = (&mut seat, admission.as_ref());
-        let begin = move |work: Work| -> BoxFuture<'static, Result<Loaded, cache::Error>> {
+        let (audiences, first) = (&self.audiences, member.clone());
+        let begin = move |work: Work| -> BoxFuture<'static, Result<Loaded, Failed>> {
+            let audience = audiences.open(&options.load, first);
             // Before the load can ask the gate for anything.
             let opened = asked.map(|admission| {
                 let (opened, seat) = admission.open(&options.load, Arc::clone(&work.progress));
@@ -118,23 +125,26 @@ impl Publisher {
             Box::pin(async move {
                 let loaded = cache.load(&reference, &options).await;
                 drop(opened);
-                loaded
+                let error = loaded.map_err(Arc::new);
+                error.map_err(|error| Failed { error, audience })
             })
         };
-        let retry = |error: &cache::Error| {
-            is_uncertain(code(Cause::Kind(error.kind()), Rpc::NodePublishVolume))
+        let retry = |failed: &Failed| {
+            let cause = Cause::Kind(failed.error.kind());
+            is_uncertain(code(cause, Rpc::NodePublishVolume))
         };
         let ids = (digest_of(identity), key);
         let call = self.loads.join(id.clone(), ids, retry, begin)?;
+        self.audiences.join(&load, member);
         let joined = |admission: &Admission| seat.or_else(|| admission.join(&load));
         // They are given up with the waiter, however that ends.
         call.keep((admission.as_ref().and_then(joined), stay));
-        if let Some(admission) = admission
+        if let Some(admission) = &admission
             && call.is_first()
         {
             admission.tell(&load);
         }
-        Ok(call)
+        Ok(Joined { call, admission })
     }
 
     /// Who asks, what exactly is to be loaded, and whether they may. The rules of egress are asked before the store is: a proof

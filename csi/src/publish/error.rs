@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tonnage_cache::digest::Digest;
 use tonnage_cache::error::{Kind, PathError};
-use tonnage_cache::{cache, source, store};
+use tonnage_cache::{cache, gate, source, store};
 
 use crate::govern::quotas;
 use crate::inflight::{self, Rate};
@@ -54,6 +54,14 @@ pub enum Error {
     /// The content could not be brought here.
     #[error(transparent)]
     Load(Arc<cache::Error>),
+    /// The gate lets this very pod have no more bytes.
+    #[error(transparent)]
+    Gate(gate::Refusal),
+    /// The gate or the quotas refused the load to others who waited for it, for reasons that are theirs.
+    #[error(
+        "the load that this pod waited for has ended, because those who waited for it before may not have more of it; it is begun again for this pod by itself"
+    )]
+    OthersRefused,
     /// The source is away, overloaded or silent.
     #[error("source {name} cannot be read at the moment; this goes on by itself when it can")]
     Away {
@@ -160,6 +168,8 @@ impl Error {
             Self::Selection(error) => error.kind(),
             Self::Refused(error) => error.kind(),
             Self::Quota(error) => error.kind(),
+            Self::Gate(refusal) => refusal.kind(),
+            Self::OthersRefused => Kind::Exhausted,
             Self::Load(error) | Self::Away { error, .. } => error.kind(),
             Self::Undecided { .. } | Self::LoadDied => Kind::Transient,
             Self::InProgress(_) | Self::Busy(_) | Self::Unpublished => Kind::Busy,

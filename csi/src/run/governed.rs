@@ -16,7 +16,7 @@ use crate::govern::gate::{self, EgressGate};
 use crate::govern::lease;
 use crate::govern::quotas::{self, Quotas};
 use crate::govern::rules::{self, Rulebook};
-use crate::govern::spend::Spender;
+use crate::govern::spend::{Scribe, Spender};
 use crate::sources::Locations;
 
 /// The parts that govern.
@@ -50,13 +50,19 @@ impl Governance {
         let node = settings.node_id.clone();
         let rulebook = Rulebook::new(settings.default_egress, Arc::clone(clock));
         let spender = Spender::new(incarnation(), Arc::clone(clock));
+        let audit = Audit::to_log();
+        spender.record_by(Scribe {
+            audit: audit.clone(),
+            rulebook: rulebook.clone(),
+            node: node.clone(),
+        });
         let denials = Arc::<Denials>::default();
         let gate = EgressGate::new(gate::Parts {
             rulebook: rulebook.clone(),
             spender: Arc::clone(&spender),
             locations: locations.clone(),
             denials: Arc::clone(&denials),
-            audit: Audit::to_log(),
+            audit,
             cost,
             clock: Arc::clone(clock),
             node: node.clone(),

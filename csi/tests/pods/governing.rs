@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 use tonic::Code;
 use tonnage_cache::clock::{Clock as _, ManualClock};
+use tonnage_cache::gate::Refusal;
 use tonnage_csi::crd;
 use tonnage_csi::egress::compiled::Compiled;
 use tonnage_csi::egress::policy::DefaultEgress;
 use tonnage_csi::govern::rules::Rulebook;
 
-use crate::world::World;
+use crate::world::{World, content, of_namespace};
 
 const MODEL_BYTES: u64 = (2 << 20) + 17 + 900;
 
@@ -25,11 +26,15 @@ fn rules(spec: &Value) -> (Rulebook, Arc<ManualClock>) {
 }
 
 fn policy(spec: &Value) -> Compiled {
+    policy_of("p", "default", spec)
+}
+
+fn policy_of(name: &str, namespace: &str, spec: &Value) -> Compiled {
     let mut object = json!({
         "apiVersion": "tonnage.dev/v1alpha1",
         "kind": "EgressPolicy",
-        "metadata": {"name": "p", "uid": "u", "generation": 1},
-        "spec": {"namespaces": {"names": ["default"]}},
+        "metadata": {"name": name, "uid": name, "generation": 1},
+        "spec": {"namespaces": {"names": [namespace]}},
     });
     for (key, value) in spec.as_object().unwrap() {
         object["spec"][key] = value.clone();
@@ -91,6 +96,64 @@ async fn rules_that_are_tightened_end_a_load_and_what_came_is_kept() {
     assert_eq!(error.code(), Code::PermissionDenied, "{error}");
     assert_eq!(world.governed_loads(), 0);
     world.assert_nothing_is_left(&[&pod]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_share_a_load_are_each_told_their_own_refusal_and_no_name_of_the_other() {
+    let policies = |prefix: &str| {
+        let spec = json!({"allow": [{"prefixes": [prefix]}], "rate": {"connectionsPerNode": 1}});
+        vec![
+            policy_of("scarlet", "team-a", &spec),
+            policy_of("indigo", "team-b", &spec),
+        ]
+    };
+    let (rulebook, _) = rules(&json!({}));
+    rulebook.replace(policies("llama"), Duration::ZERO);
+    let world = World::start_governed(rulebook.clone()).await;
+    for (seed, name) in [(5, "llama/b.safetensors"), (6, "llama/c.safetensors")] {
+        world.source.put(name, content(seed, 2 << 20));
+    }
+    world.source.hold();
+    let pods = [
+        of_namespace(world.pod("a", "llama"), "team-a"),
+        of_namespace(world.pod("b", "llama"), "team-b"),
+    ];
+    let tightened = async {
+        world.source.is_waiting().await;
+        while world.publisher().counts().1 < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(world.governed_loads(), 1);
+        rulebook.replace(policies("other"), Duration::ZERO);
+        world.source.release();
+    };
+    let calls = futures::future::join(world.publish(&pods[0]), world.publish(&pods[1]));
+    let ((first, second), ()) = tokio::join!(calls, tightened);
+    for (answer, own, strange) in [
+        (first, ["team-a/default", "scarlet"], ["team-b", "indigo"]),
+        (second, ["team-b/default", "indigo"], ["team-a", "scarlet"]),
+    ] {
+        let error = answer.unwrap_err();
+        assert_eq!(error.code(), Code::PermissionDenied, "{error}");
+        for word in own {
+            assert!(error.message().contains(word), "{error}");
+        }
+        for word in strange {
+            assert!(!error.message().contains(word), "{error}");
+        }
+    }
+    world.assert_nothing_is_left(&[&pods[0], &pods[1]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_waits_alone_is_told_what_its_load_was_told_whatever_holds_by_then() {
+    let (rulebook, _) = rules(&json!({"allow": [{}]}));
+    let world = World::start_governed(rulebook).await;
+    let said = "the policies are 61 s old, and EgressPolicy p lets nothing be loaded by such ones";
+    world.source.refuse(Refusal::Exhausted(said.to_owned()));
+    let error = world.publish(&world.pod("a", "llama")).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    assert_eq!(error.message(), said);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -517,24 +517,3 @@ async fn a_message_beyond_the_bound_is_refused() {
     assert_eq!(error.code(), Code::OutOfRange, "{error}");
     world.publish(&world.pod("a", "llama")).await.unwrap();
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn retained_content_is_held_when_its_volumes_are_gone_and_the_newest_of_a_path_only() {
-    use tonnage_csi::pin;
-    let mut world = World::start().await;
-    let pod = with(world.pod("a", "llama"), &[("retain", "true")]);
-    for seed in [2, 9] {
-        world
-            .source
-            .put("llama/tokenizer/vocab.json", content(seed, 900));
-        world.publish(&pod).await.unwrap();
-        world.unpublish(&pod).await.unwrap();
-        world.assert_nothing_is_left(&[&pod]);
-        assert_eq!(world.holders(), 1);
-    }
-    world.restart().await;
-    assert_eq!(world.holders(), 1);
-    let pins = pin::list(world.cache().store().records()).unwrap();
-    let names: Vec<&str> = pins.iter().map(|pin| pin.name.as_str()).collect();
-    assert_eq!(names, ["retain:models/llama"]);
-}

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use hyper::body::Bytes;
 use tokio::sync::watch;
+use tonnage_cache::gate::Refusal;
 use tonnage_cache::path::RelPath;
 use tonnage_cache::source::{self, Body, Entry, Error, Limits, Listing, Source, Version};
 
@@ -23,6 +24,7 @@ pub(crate) struct HeldSource {
     served: AtomicU64,
     listings: AtomicU64,
     down: Mutex<bool>,
+    refusal: Mutex<Option<Refusal>>,
 }
 
 impl HeldSource {
@@ -34,6 +36,7 @@ impl HeldSource {
             served: AtomicU64::new(0),
             listings: AtomicU64::new(0),
             down: Mutex::new(false),
+            refusal: Mutex::default(),
         }
     }
 
@@ -77,7 +80,15 @@ impl HeldSource {
         *self.down.lock().unwrap() = true;
     }
 
+    /// From now on the gate lets no request out, in these words.
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        *self.refusal.lock().unwrap() = Some(refusal);
+    }
+
     fn check(&self) -> Result<(), Error> {
+        if let Some(refusal) = self.refusal.lock().unwrap().clone() {
+            return Err(Error::Gate(refusal));
+        }
         if *self.down.lock().unwrap() {
             return Err(Error::Unavailable {
                 subject: "held".to_owned(),

@@ -49,7 +49,7 @@ use tonnage_proto::csi::{
 
 use crate::source::HeldSource;
 
-/// Says yes until it is told what else to say, and counts how often it was asked.
+/// Says yes until it is told what else to say, believes a pod its namespace, and counts how often it was asked.
 #[derive(Debug, Default)]
 pub(crate) struct Doorman {
     answer: Mutex<Option<Refusal>>,
@@ -73,12 +73,17 @@ impl Doorman {
 }
 
 impl Authorizer for Doorman {
-    fn authorize<'a>(&'a self, _: &'a Question<'a>) -> BoxFuture<'a, Result<Authorized, Refusal>> {
+    fn authorize<'a>(
+        &'a self,
+        question: &'a Question<'a>,
+    ) -> BoxFuture<'a, Result<Authorized, Refusal>> {
         *self.asked.lock().unwrap() += 1;
         let refusal = self.answer.lock().unwrap().clone();
+        let pod = question.credentials.pod.as_ref();
+        let namespace = pod.map_or("default", |pod| pod.namespace.as_str());
         let principal = Principal {
             name: "pod".to_owned(),
-            namespace: "default".to_owned(),
+            namespace: namespace.to_owned(),
             service_account: "default".to_owned(),
             labels: Arc::default(),
         };
@@ -122,6 +127,8 @@ pub(crate) struct World {
     pub(crate) source: Arc<HeldSource>,
     /// Held by a test that wants accounts of loads to be slow.
     pub(crate) reporting: Arc<tokio::sync::Mutex<()>>,
+    /// Most bytes of the cache, from its next start on.
+    pub(crate) max_bytes: Option<u64>,
     boot: String,
     /// Rules of egress, where some govern.
     rules: Option<Rulebook>,
@@ -158,6 +165,7 @@ impl World {
             doorman: Arc::default(),
             source,
             reporting: Arc::default(),
+            max_bytes: None,
             boot: "boot-1".to_owned(),
             rules,
             running: None,
@@ -173,6 +181,7 @@ impl World {
         };
         let mut config = Config::new(self.path("cache"));
         config.revision_ttl = Duration::ZERO;
+        config.store.max_bytes = self.max_bytes;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let mut sources = Sources::default();
         let governor = self.governor(&sources, &clock);
@@ -474,6 +483,11 @@ pub(crate) fn content(seed: u8, length: usize) -> Vec<u8> {
         .finalize_xof()
         .fill(&mut bytes);
     bytes
+}
+
+/// The same pod in another namespace.
+pub(crate) fn of_namespace(pod: Pod, namespace: &str) -> Pod {
+    with(pod, &[("csi.storage.k8s.io/pod.namespace", namespace)])
 }
 
 /// Attributes of a pod beside the usual.

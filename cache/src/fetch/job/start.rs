@@ -126,9 +126,7 @@ impl Driver {
         }
         let lane = self.lane(class);
         lane.running = lane.running.saturating_add(1);
-        self.connections = self
-            .connections
-            .max(self.large.running.saturating_add(self.small.running));
+        self.connections = self.connections.max(self.slots.held_by(self.party.job));
         let ask = Ask {
             id,
             run,

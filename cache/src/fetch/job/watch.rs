@@ -34,7 +34,9 @@ impl Driver {
     pub(super) fn grow(&mut self) {
         let limit = self.slots.large_limit();
         let target = self.large.controller.target();
-        if target <= limit || self.large.running < limit {
+        // Requests that wait at the gate have no connection.
+        let held = self.slots.held_by(self.party.job);
+        if target <= limit || self.large.running.min(held) < limit {
             return;
         }
         let most = self

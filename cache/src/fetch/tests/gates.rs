@@ -1,8 +1,9 @@
-//! A gate with a byte budget that remembers what it granted.
+//! A gate with a byte budget that remembers what it granted, and one that makes a payer wait.
 
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use crate::gate::{Connection, Demand, Gate, Permit, Purpose, Redirection, Refusal};
 
@@ -41,6 +42,11 @@ impl BudgetGate {
         let ledger = self.0.lock().unwrap();
         assert_eq!(ledger.open, 0, "a permit was not settled");
         ledger.charged
+    }
+
+    /// Permits that are not settled yet.
+    pub(super) fn open(&self) -> u64 {
+        self.0.lock().unwrap().open
     }
 
     pub(super) fn hedged(&self) -> u64 {
@@ -84,6 +90,10 @@ impl Gate for BudgetGate {
 }
 
 impl Permit for Charge {
+    fn begin(&mut self) -> bool {
+        true
+    }
+
     fn settle(self: Box<Self>, received: u64, answered: bool) {
         assert!(received <= self.bytes);
         assert!(answered || received == 0);
@@ -91,5 +101,46 @@ impl Permit for Charge {
         ledger.open -= 1;
         ledger.charged -= self.bytes - received;
         ledger.left += self.bytes - received;
+    }
+}
+
+/// Lets runs of one payer wait until it is opened, and everybody else through.
+#[derive(Debug, Clone)]
+pub(super) struct SlowGate {
+    payer: &'static str,
+    turns: Arc<Semaphore>,
+    pub(super) budget: BudgetGate,
+}
+
+impl SlowGate {
+    pub(super) fn of(payer: &'static str) -> Self {
+        Self {
+            payer,
+            turns: Arc::new(Semaphore::new(0)),
+            budget: BudgetGate::new(u64::MAX),
+        }
+    }
+
+    pub(super) fn open(&self) {
+        self.turns.add_permits(Semaphore::MAX_PERMITS);
+    }
+}
+
+impl Gate for SlowGate {
+    fn connect(&self, _: &Connection) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn redirect(&self, _: &Redirection<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Result<Box<dyn Permit>, Refusal>> {
+        Box::pin(async move {
+            if demand.payer == self.payer {
+                self.turns.acquire().await.unwrap().forget();
+            }
+            self.budget.admit(demand).await
+        })
     }
 }

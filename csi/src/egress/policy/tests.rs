@@ -206,6 +206,11 @@ fn is_at_most(after: Option<&Limit>, before: Option<&Limit>) -> bool {
     before.is_none_or(|before| after.is_some_and(|after| after.value <= before.value))
 }
 
+fn has_all(after: Option<&Limits>, before: Option<&Limits>) -> bool {
+    let mut before = before.into_iter().flat_map(Limits::all);
+    before.all(|limit| after.is_some_and(|after| after.all().any(|other| other == limit)))
+}
+
 fn with_mode(spec: &Value, mode: &str) -> Value {
     let mut spec = spec.clone();
     spec["mode"] = json!(mode);
@@ -254,7 +259,8 @@ proptest! {
             let names = matches!(alone.verdict, Ok(Rule::Entry { .. }));
             prop_assert!(names);
         }
-        prop_assert!(is_at_most(after.rates.connections_per_node.as_ref(), before.rates.connections_per_node.as_ref()));
+        prop_assert!(is_at_most(after.rates.connections_per_node.as_deref(), before.rates.connections_per_node.as_deref()));
+        prop_assert!(has_all(after.rates.connections_per_node.as_ref(), before.rates.connections_per_node.as_ref()));
         prop_assert!(is_at_most(after.max_staleness.as_ref(), before.max_staleness.as_ref()));
         prop_assert!(before.mode != Some(Mode::Enforce) || after.mode == Some(Mode::Enforce));
         prop_assert!(after.unreachable >= before.unreachable);
@@ -417,6 +423,27 @@ fn rules_that_are_too_old_let_nothing_more_be_loaded() {
     let audit = with_mode(&spec(60), "Audit");
     assert_eq!(asked(&[policy("audit", &audit)]).stale(u64::MAX), None);
     assert_eq!(asked(&[]).stale(u64::MAX), None);
+}
+
+#[test]
+fn every_rate_of_every_policy_holds_and_the_lowest_is_told() {
+    let spec = |node: u64| json!({"namespaces": {}, "allow": [{}], "rate": {"bytesPerSecondPerNode": node}});
+    let watches = with_mode(&spec(1), "Audit");
+    let decision = asked(&[
+        policy("p", &spec(100)),
+        policy("q", &spec(50)),
+        policy("r", &spec(50)),
+        policy("audit", &watches),
+    ]);
+    let limits = decision.rates.bytes_per_second_per_node.clone().unwrap();
+    let all: Vec<(&str, u64)> = limits
+        .all()
+        .map(|limit| (limit.policy.as_str(), limit.value))
+        .collect();
+    assert_eq!(all, [("q", 50), ("r", 50), ("p", 100)]);
+    assert_eq!((limits.policy.as_str(), limits.value), ("q", 50));
+    assert!(!decision.rates.is_free());
+    assert!(asked(&[policy("audit", &watches)]).rates.is_free());
 }
 
 #[test]

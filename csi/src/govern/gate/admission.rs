@@ -1,15 +1,27 @@
-//! The gate's part of a publish: whether a pod may load a volume, before anything is begun or joined for it.
+//! The gate's part of a publish: whether a pod may load a volume, before anything is begun or joined for it, and why not when its
+//! load has been refused.
+//!
+//! **Each is told its own.** A load may be that of several namespaces, and the gate's last word about it is about one of them. So
+//! whoever waited is asked about by itself, by its own rules and budgets; what was said of another is never shown.
 
 use std::sync::Arc;
 
 use tonnage_cache::digest::Digest;
+use tonnage_cache::gate;
 use tonnage_cache::report::Progress;
 
-use super::{EgressGate, Shared};
+use super::{EgressGate, Shared, words};
+use crate::crd::{Mode, WhenControllerUnreachable};
+use crate::egress::policy::Decision;
+use crate::egress::terms::Account;
 use crate::govern::rules::Snapshot;
+use crate::govern::spend::Shortage;
 use crate::govern::tabs::{Decided, Seat, Tab, Waiter, Wanted};
 use crate::policy::Refusal;
 use crate::volume::Attributes;
+
+/// Bytes of a usual run (`fetch::Settings::run_parts`): a budget that has not so many is short.
+const RUN: u64 = 8 << 20;
 
 /// A pod that may load a volume by the rules as they were a moment ago.
 #[derive(Debug)]
@@ -86,7 +98,12 @@ impl Admission {
     }
 
     fn sit(&self, tab: &Arc<Tab>) -> Seat {
-        tab.sit(Arc::clone(&self.waiter), Some(self.decided.clone()))
+        let Waiter {
+            namespace, labels, ..
+        } = &*self.waiter;
+        let interest = self.shared.parts.rulebook.meet(namespace, labels);
+        let waiter = Arc::clone(&self.waiter);
+        tab.sit(waiter, Some(self.decided.clone()), Some(interest))
     }
 
     /// Tells of the decision. To be called once for each pod, when it waits for a load, also for one that needs no bytes.
@@ -105,6 +122,101 @@ impl Admission {
         let price = decision.price.as_ref();
         let cost = &shared.parts.cost;
         cost.priced(&wanted.source, &waiter.namespace, price);
+    }
+}
+
+impl Admission {
+    /// Namespace and service account of the pod.
+    pub fn account(&self) -> (&str, &str) {
+        (&self.waiter.namespace, &self.waiter.service_account)
+    }
+
+    /// Why this pod gets no more bytes of its load, of which the gate has said so much last. Nothing if that is another's matter.
+    pub fn refusal_of_bytes(&self, said: &gate::Refusal) -> Option<gate::Refusal> {
+        let sentence = said.to_string();
+        if words::is_about(&sentence, &self.waiter) {
+            return Some(said.clone());
+        }
+        // A redirect that is refused for now ends a load as bytes do.
+        if words::host_of(&sentence).is_some() {
+            return self.refusal_of_host(said);
+        }
+        let rules = self.shared.rules();
+        let decision = self.decision_at(&rules, &self.wanted.host);
+        refused(&rules, &decision).or_else(|| self.shared.shortage(&decision))
+    }
+
+    /// The same of a connection or a redirect, by what the rules say to this pod of that host. What address rules say of one is the
+    /// same for all.
+    pub fn refusal_of_host(&self, said: &gate::Refusal) -> Option<gate::Refusal> {
+        let sentence = said.to_string();
+        if words::names_no_policy(&sentence) || words::is_about(&sentence, &self.waiter) {
+            return Some(said.clone());
+        }
+        let rules = self.shared.rules();
+        let own = refused(&rules, &self.decision_at(&rules, &self.wanted.host));
+        let Some(host) = words::host_of(&sentence) else {
+            return own;
+        };
+        own.or_else(|| match self.decision_at(&rules, host).verdict {
+            Ok(_) => None,
+            Err(denial) => {
+                let sentence = words::at_host(&denial.message, host);
+                Some(gate::Refusal::Denied(sentence))
+            }
+        })
+    }
+
+    /// What the rules say to this pod now, at a host.
+    fn decision_at(&self, rules: &Snapshot, host: &str) -> Decision {
+        let relabelled = self.waiter.relabelled(rules);
+        let waiter = relabelled.as_ref().unwrap_or(&self.waiter);
+        let what = self.wanted.what_at(host);
+        rules.decide(self.shared.now_unix(), &waiter.who(), &what)
+    }
+}
+
+/// Why rules let nothing through, whatever budgets have.
+fn refused(rules: &Snapshot, decision: &Decision) -> Option<gate::Refusal> {
+    match &decision.verdict {
+        Err(denial) => Some(gate::Refusal::Denied(denial.message.clone())),
+        Ok(_) => rules.stale(decision).map(gate::Refusal::Exhausted),
+    }
+}
+
+impl Shared {
+    /// What the budgets of a decision say to who would ask for bytes now. It is looked at what is known: nothing is charged, asked for
+    /// or waited for, and a budget of which nothing was granted yet says nothing.
+    fn shortage(&self, decision: &Decision) -> Option<gate::Refusal> {
+        let charges = decision.charges.iter();
+        let charges = charges.filter(|charge| charge.mode == Mode::Enforce);
+        let accounts: Vec<&Account> = charges.map(|charge| &charge.account).collect();
+        for account in &accounts {
+            if let Some(sentence) = self.used_up(decision, account) {
+                return Some(gate::Refusal::Exhausted(sentence));
+            }
+        }
+        if !self.is_silent() {
+            return None;
+        }
+        let is_short = |account: &&&Account| self.parts.spender.left(account) < RUN;
+        let short = match decision.unreachable {
+            WhenControllerUnreachable::Allow => None,
+            WhenControllerUnreachable::SpendLease => accounts.iter().find(is_short),
+            WhenControllerUnreachable::Deny => accounts.first(),
+        };
+        let sentence = words::unanswered(decision, short?, None);
+        Some(gate::Refusal::Exhausted(sentence))
+    }
+
+    /// What is said of a budget that has nothing left, if it has nothing left.
+    fn used_up(&self, decision: &Decision, account: &Account) -> Option<String> {
+        match self.parts.spender.exhausted(account)? {
+            Shortage::Exhausted { message, .. } => {
+                Some(words::used_up(decision, account, message.as_deref()))
+            }
+            Shortage::Unanswered { .. } => None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tonnage_cache::gate::{Demand, Permit, Purpose, Refusal};
 
+use super::tell::Stop;
 use super::{Shared, words};
 use crate::crd::{Mode, WhenControllerUnreachable};
 use crate::egress::lease::Receipt;
@@ -28,7 +29,7 @@ pub(super) struct Paid {
     /// Accounts that owe the bytes.
     owed: Vec<Account>,
     bytes: u64,
-    /// Its place among the runs under way.
+    /// What it has of the node's speed.
     turn: Option<Turn>,
     is_sent: bool,
     is_settled: bool,
@@ -89,7 +90,6 @@ impl Shared {
             is_settled: false,
         };
         paid.turn = self.pace.enter(rates, namespace, demand.bytes).await;
-        self.check_again(tab, &guest)?;
         Ok(paid)
     }
 
@@ -103,7 +103,7 @@ impl Shared {
         let asked = (&*guest.waiter, &tab.wanted);
         self.tell_audited(&rules, asked, (&guest.decision, Some(tab)));
         match rules.stale(&guest.decision) {
-            Some(sentence) => Err(Refusal::Exhausted(sentence)),
+            Some(sentence) => Err(self.stopped(tab, guest, (Stop::Stale, sentence))),
             None => Ok(()),
         }
     }
@@ -121,46 +121,56 @@ impl Shared {
 
     /// Takes the bytes from all budgets; those of policies that only watch never refuse.
     async fn charge(&self, tab: &Tab, guest: &Guest, demand: &Demand) -> Result<Charged, Refusal> {
-        let mut charged = Charged::default();
         let enforced = accounts(&guest.decision, Mode::Enforce);
-        if !enforced.is_empty() {
-            match self.take(tab, guest, (&enforced, demand)).await? {
-                Some(receipt) => charged.receipts.push(receipt),
-                None => charged.owed.extend(enforced),
-            }
-        }
+        let mut charged = if enforced.is_empty() {
+            Charged::default()
+        } else {
+            self.take(tab, guest, (&enforced, demand)).await?
+        };
         let counted = accounts(&guest.decision, Mode::Audit);
+        if counted.is_empty() && charged.receipts.is_empty() {
+            return Ok(charged);
+        }
+        let foreseen = tab.foreseen(demand.bytes);
         if !counted.is_empty() {
             let spender = &self.parts.spender;
-            let foreseen = tab.foreseen(demand.bytes);
             if let Ok(receipt) = spender.charge(&counted, tab.number, demand.bytes, foreseen) {
                 charged.receipts.push(receipt);
             } else {
-                spender.owe(&counted, demand.bytes);
-                charged.owed.extend(counted);
+                charged.owed.extend(spender.owe(&counted, demand.bytes));
             }
+        }
+        if !charged.receipts.is_empty() {
+            self.tell_reserved(tab, guest, (demand.bytes, foreseen));
         }
         Ok(charged)
     }
 
-    /// Takes the bytes from budgets that refuse; no receipt for bytes that are owed.
+    /// Takes the bytes from budgets that refuse, or lets them owe the bytes where all policies let them.
     async fn take(
         &self,
         tab: &Tab,
         guest: &Guest,
         (accounts, demand): (&[Account], &Demand),
-    ) -> Result<Option<Receipt>, Refusal> {
+    ) -> Result<Charged, Refusal> {
         let (spender, bytes) = (&self.parts.spender, demand.bytes);
         let decision = &guest.decision;
         let is_hedge = demand.purpose == Purpose::Hedge;
         let is_silent = self.is_silent();
+        // A second request that does not come to be stops nothing.
+        let refuse = |stop: Stop<'_>, sentence: String| {
+            if is_hedge {
+                Refusal::Exhausted(words::tight())
+            } else {
+                self.stopped(tab, guest, (stop, sentence))
+            }
+        };
         if is_silent
             && decision.unreachable == WhenControllerUnreachable::Deny
             && let Some(account) = accounts.first()
         {
-            return Err(Refusal::Exhausted(words::unanswered(
-                decision, account, None,
-            )));
+            let sentence = words::unanswered(decision, account, None);
+            return Err(refuse(Stop::Unanswered(account), sentence));
         }
         let patience = if is_hedge || is_silent {
             Duration::ZERO
@@ -170,11 +180,15 @@ impl Shared {
         let (foreseen, heard) = (tab.foreseen(bytes), spender.heard());
         let taken = spender.take(accounts, tab.number, bytes, foreseen, patience);
         let (account, waited) = match taken.await {
-            Ok(receipt) => return Ok(Some(receipt)),
+            Ok(receipt) => {
+                return Ok(Charged {
+                    receipts: vec![receipt],
+                    owed: Vec::new(),
+                });
+            }
             Err(Shortage::Exhausted { account, message }) => {
                 let sentence = words::used_up(decision, &account, message.as_deref());
-                self.note_exhausted(tab, guest, (&account, &sentence));
-                return Err(Refusal::Exhausted(sentence));
+                return Err(refuse(Stop::UsedUp(&account), sentence));
             }
             Err(Shortage::Unanswered { account, waited }) => (account, waited),
         };
@@ -185,14 +199,14 @@ impl Shared {
             self.note_silence(heard);
         }
         match decision.unreachable {
-            WhenControllerUnreachable::Allow => {
-                spender.owe(accounts, bytes);
-                Ok(None)
-            }
+            WhenControllerUnreachable::Allow => Ok(Charged {
+                receipts: Vec::new(),
+                owed: spender.owe(accounts, bytes),
+            }),
             WhenControllerUnreachable::SpendLease | WhenControllerUnreachable::Deny => {
                 let waited = (!is_silent).then_some(waited);
                 let sentence = words::unanswered(decision, &account, waited);
-                Err(Refusal::Exhausted(sentence))
+                Err(refuse(Stop::Unanswered(&account), sentence))
             }
         }
     }
@@ -206,12 +220,6 @@ fn accounts(decision: &Decision, mode: Mode) -> Vec<Account> {
 }
 
 impl Paid {
-    /// The request goes out now.
-    pub(super) fn sent(mut self) -> Self {
-        self.is_sent = true;
-        self
-    }
-
     fn end(&mut self, received: u64) {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
@@ -223,10 +231,13 @@ impl Paid {
             parts.spender.refund(receipt, unused);
         }
         parts.spender.forgive(&self.owed, unused);
+        let namespace = &self.guest.waiter.namespace;
+        if !self.receipts.is_empty() {
+            self.tab.release(namespace, unused);
+        }
         if received > 0 {
             let source = &self.tab.wanted.source;
             let price = self.guest.decision.price.as_ref();
-            let namespace = &self.guest.waiter.namespace;
             parts.cost.settled(source, namespace, received, price);
             let charges = self.guest.decision.charges.iter();
             let accounts: Vec<Account> = charges.map(|charge| charge.account.clone()).collect();
@@ -235,11 +246,18 @@ impl Paid {
         if self.tab.settled(&self.guest, self.bytes, received) {
             self.shared.tell_settled(&self.tab);
         }
-        drop(self.turn.take());
+        if let Some(turn) = self.turn.take() {
+            turn.end(received);
+        }
     }
 }
 
 impl Permit for Paid {
+    fn begin(&mut self) -> bool {
+        self.is_sent = self.shared.check_again(&self.tab, &self.guest).is_ok();
+        self.is_sent
+    }
+
     fn settle(mut self: Box<Self>, received: u64, _answered: bool) {
         self.end(received);
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use tonnage_cache::clock::unix_millis;
+use tonnage_cache::gate::Refusal;
 
 use super::Shared;
 use crate::egress::policy::{Decision, Denial, Rule};
@@ -10,6 +11,35 @@ use crate::egress::terms::Account;
 use crate::govern::audit::{Entry, Event, PolicyLine, WhatLine, WhoLine};
 use crate::govern::rules::Snapshot;
 use crate::govern::tabs::{Guest, News, Tab, Waiter, Wanted};
+
+/// What stops a load and passes by itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stop<'a> {
+    /// The rules are older than a policy lets them be.
+    Stale,
+    /// The controller says nothing about this budget.
+    Unanswered(&'a Account),
+    /// This budget has nothing left.
+    UsedUp(&'a Account),
+}
+
+impl Stop<'_> {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Unanswered(_) => "unanswered",
+            Self::UsedUp(_) => "budget",
+        }
+    }
+
+    fn news(self) -> News {
+        match self {
+            Self::Stale => News::Stale,
+            Self::Unanswered(_) => News::Unanswered,
+            Self::UsedUp(_) => News::UsedUp,
+        }
+    }
+}
 
 impl Shared {
     /// An entry about somebody who wants something.
@@ -61,7 +91,7 @@ impl Shared {
         }
     }
 
-    /// The same in the middle of a load, once for each.
+    /// The same in the middle of a load, once for each load and namespace.
     pub(super) fn denied_midway(
         &self,
         rules: &Snapshot,
@@ -69,12 +99,12 @@ impl Shared {
         guest: &Guest,
         denial: &Denial,
     ) {
-        if tab.is_news(News::Denied) {
+        if tab.is_news(News::Denied, &guest.waiter.namespace) {
             self.tell_denied(rules, (&guest.waiter, &tab.wanted), denial);
         }
     }
 
-    /// What policies in mode `Audit` would have denied, once for each load.
+    /// What policies in mode `Audit` would have denied, once for each load and namespace.
     pub(super) fn tell_audited(
         &self,
         rules: &Snapshot,
@@ -82,7 +112,7 @@ impl Shared {
         (decision, tab): (&Decision, Option<&Tab>),
     ) {
         if let Some(denial) = &decision.audited
-            && tab.is_none_or(|tab| tab.is_news(News::WouldDeny))
+            && tab.is_none_or(|tab| tab.is_news(News::WouldDeny, &waiter.namespace))
         {
             let entry = self.entry(Event::WouldDeny, waiter, wanted);
             self.record_denial(rules, entry, denial);
@@ -96,26 +126,55 @@ impl Shared {
         self.parts.audit.record(&entry);
     }
 
-    /// A budget refuses: to the audit log and for the controller, once for each load.
-    pub(super) fn note_exhausted(
+    /// What passes by itself stops a load for somebody, in this sentence: to the audit log once for each load, namespace and cause, and
+    /// a budget that is used up also for the controller.
+    pub(super) fn stopped(
         &self,
         tab: &Tab,
         guest: &Guest,
-        (account, sentence): (&Account, &str),
-    ) {
-        if tab.is_news(News::UsedUp) {
-            let namespace = &guest.waiter.namespace;
-            let now = self.now_unix();
-            self.parts
-                .denials
-                .note(&account.policy, namespace, sentence, now);
-            let rules = self.rules();
-            let mut entry = self.entry(Event::Deny, &guest.waiter, &tab.wanted);
-            entry.rule = Some("budget".to_owned());
-            entry.policies = lines(&rules, &involved(&guest.decision));
-            entry.account = Some(account.clone());
-            entry.reason = Some(sentence.to_owned());
+        (stop, sentence): (Stop<'_>, String),
+    ) -> Refusal {
+        let namespace = &guest.waiter.namespace;
+        if tab.is_news(stop.news(), namespace) {
+            if let Stop::UsedUp(account) = stop {
+                let (denials, now) = (&self.parts.denials, self.now_unix());
+                denials.note(&account.policy, namespace, &sentence, now);
+            }
+            let entry = self.stop_entry(tab, guest, (stop, &sentence));
             self.parts.audit.record(&entry);
+        }
+        Refusal::Exhausted(sentence)
+    }
+
+    fn stop_entry(&self, tab: &Tab, guest: &Guest, (stop, sentence): (Stop<'_>, &str)) -> Entry {
+        let decision = &guest.decision;
+        let (account, policies) = match stop {
+            Stop::Stale => {
+                let strictest = decision.max_staleness.iter();
+                (None, strictest.map(|limit| limit.policy.as_str()).collect())
+            }
+            Stop::Unanswered(account) | Stop::UsedUp(account) => {
+                (Some(account.clone()), involved(decision))
+            }
+        };
+        Entry {
+            rule: Some(stop.word().to_owned()),
+            policies: lines(&self.rules(), &policies),
+            account,
+            reason: Some(sentence.to_owned()),
+            ..self.entry(Event::Deny, &guest.waiter, &tab.wanted)
+        }
+    }
+
+    /// A run is charged: what is set aside for its load, which is told once and not for each run.
+    pub(super) fn tell_reserved(&self, tab: &Tab, guest: &Guest, (bytes, foreseen): (u64, u64)) {
+        if let Some(bytes) = tab.reserve(&guest.waiter.namespace, bytes, foreseen) {
+            self.parts.audit.record(&Entry {
+                rule: guest.decision.verdict.as_ref().ok().map(rule_words),
+                policies: lines(&self.rules(), &involved(&guest.decision)),
+                bytes,
+                ..self.entry(Event::Reserve, &guest.waiter, &tab.wanted)
+            });
         }
     }
 

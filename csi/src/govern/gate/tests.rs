@@ -171,8 +171,12 @@ impl Site {
         }
     }
 
-    /// A run is asked for, while the controller answers.
+    /// A run is asked for and goes out, while the controller answers.
     async fn run(&self, bytes: u64) -> Result<Box<dyn Permit>, Refusal> {
+        self.answered(bytes).await.map(begun)
+    }
+
+    async fn answered(&self, bytes: u64) -> Result<Box<dyn Permit>, Refusal> {
         let demand = demand(bytes);
         let mut asking = pin!(self.gate.admit(&demand));
         for _ in 0..8 {
@@ -186,7 +190,7 @@ impl Site {
 
     /// The same, while the controller is silent.
     async fn run_alone(&self, bytes: u64) -> Result<Box<dyn Permit>, Refusal> {
-        self.gate.admit(&demand(bytes)).await
+        self.gate.admit(&demand(bytes)).await.map(begun)
     }
 
     fn left(&self, namespace: &str) -> u64 {
@@ -205,6 +209,12 @@ impl Site {
         };
         text.lines().map(entry).collect()
     }
+}
+
+/// The request goes out.
+fn begun(mut permit: Box<dyn Permit>) -> Box<dyn Permit> {
+    assert!(permit.begin(), "nobody waits any more");
+    permit
 }
 
 fn waiter(namespace: &str) -> Waiter {

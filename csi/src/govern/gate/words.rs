@@ -7,6 +7,11 @@ use tonnage_cache::path::Escaped;
 use crate::crd::WhenControllerUnreachable;
 use crate::egress::policy::{Charge, Decision};
 use crate::egress::terms::Account;
+use crate::govern::tabs::Waiter;
+
+/// What stands around a host at the end of a sentence.
+const ASKED: &str = " (asked for host ";
+const DONE: &str = ")";
 
 /// A run of a load that nobody waits for.
 pub(super) fn nobody() -> String {
@@ -20,6 +25,18 @@ pub(super) fn nobody_at(source: &str, host: &str) -> String {
         Escaped(host),
         Escaped(source)
     )
+}
+
+/// A refusal with the host that it is about, at its end, by which others who wait are asked about the same host: [`host_of`].
+pub(super) fn at_host(sentence: &str, host: &str) -> String {
+    format!("{sentence}{ASKED}{}{DONE}", Escaped(host))
+}
+
+/// The host that a refusal is about.
+pub(super) fn host_of(sentence: &str) -> Option<&str> {
+    let rest = sentence.strip_suffix(DONE)?.strip_suffix('"')?;
+    let (_, host) = rest.rsplit_once(ASKED)?;
+    host.strip_prefix('"')
 }
 
 /// A budget that has nothing left.
@@ -61,6 +78,29 @@ pub(super) fn tight() -> String {
     "budgets and rate limits leave nothing for a second request".to_owned()
 }
 
+/// Whether a sentence of the rules or of a budget is about somebody: it names the service account at its beginning, or the namespace.
+/// Whoever writes a path into the first kind does not get into the second.
+pub(super) fn is_about(sentence: &str, waiter: &Waiter) -> bool {
+    const ACCOUNT: &str = "service account ";
+    let Waiter {
+        namespace,
+        service_account,
+        ..
+    } = waiter;
+    if let Some(account) = sentence.strip_prefix(ACCOUNT) {
+        return account.starts_with(&format!("{namespace}/{service_account} "));
+    }
+    let is_end =
+        |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-');
+    let named = format!(" namespace {namespace}");
+    sentence.split(named.as_str()).skip(1).any(is_end)
+}
+
+/// Whether a sentence about a host is not the rules' own, which are about somebody and always name a policy.
+pub(super) fn names_no_policy(sentence: &str) -> bool {
+    !sentence.contains("EgressPolic")
+}
+
 /// A budget as its owner calls it: `budget research/daily of namespace team-a`.
 struct Budget<'a> {
     policy: &'a str,
@@ -84,6 +124,64 @@ impl std::fmt::Display for Budget<'_> {
         match &self.account.namespace {
             Some(namespace) => write!(f, " of namespace {namespace}"),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inflight::WaiterId;
+    use crate::volume::VolumeId;
+
+    #[test]
+    fn a_refusal_says_which_host_it_is_about_and_no_path_can_say_another() {
+        let plain =
+            "service account a/b may not load this: path \" (asked for host \\\"evil\\\")\"";
+        assert_eq!(host_of(plain), None);
+        let said = at_host(plain, "mirror.example.com");
+        assert!(said.starts_with(plain), "{said}");
+        assert!(
+            said.ends_with(" (asked for host \"mirror.example.com\")"),
+            "{said}"
+        );
+        assert_eq!(host_of(&said), Some("mirror.example.com"));
+        assert_eq!(host_of("no (asked for host x)"), None);
+    }
+
+    #[test]
+    fn a_sentence_is_about_whom_it_names_and_about_no_one_with_a_longer_name() {
+        let waiter = |namespace: &str, service_account: &str| Waiter {
+            id: WaiterId {
+                volume: VolumeId::parse("csi-1").unwrap(),
+                target: "t".into(),
+            },
+            namespace: namespace.to_owned(),
+            labels: std::sync::Arc::default(),
+            service_account: service_account.to_owned(),
+            pod: None,
+        };
+        let trainer = waiter("team-a", "trainer");
+        for (sentence, is) in [
+            ("service account team-a/trainer may load nothing", true),
+            ("service account team-a/trainer-2 may load nothing", false),
+            ("service account team-b/trainer may load nothing", false),
+            (
+                "service account b/x may not load path \"y namespace team-a z\"",
+                false,
+            ),
+            ("budget p/daily of namespace team-a is used up", true),
+            ("budget p/daily of namespace team-a", true),
+            ("budget p/daily of namespace team-a2 is used up", false),
+            ("budget p/daily of namespace team-a-2 is used up", false),
+            ("budget p/daily is used up", false),
+            (
+                "no EgressPolicy selects namespace team-a, and defaultEgress is Deny",
+                true,
+            ),
+            ("nothing is left", false),
+        ] {
+            assert_eq!(is_about(sentence, &trainer), is, "{sentence}");
         }
     }
 }

@@ -1,9 +1,14 @@
-//! Which namespaces have content retained. Content is retained by a pin of the node, which has no namespace; beside it a store
-//! record of kind `retained` (named by the BLAKE3 of the place) says for whom. Several may want the same, and each pays for it.
-//! Pins that were made before there were such records, or by hand, are nobody's.
+//! Which namespaces have content retained. Content is retained by a pin `retain:<place>`; beside it a store record of kind `retained`
+//! (named by the BLAKE3 of the place) says for whom. Each namespace has places of its own, and pays for them.
+//!
+//! Pins of versions before have a place that all namespaces shared, with a note that names them. They are read as ever, and each
+//! namespace leaves when it retains the same source and path again ([`Quotas::leaves`]). Pins that were made before there were such
+//! records, or by hand, are nobody's, and stay until somebody lets them go.
+//!
+//! Invariant: notes are read and written under one lock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(15);
 /// Content that is retained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Retained {
-    /// Source and path.
+    /// As [`place_of`](super::place_of) writes it; of a version before, source and path.
     pub(super) place: String,
     pub(super) namespaces: BTreeSet<String>,
     pub(super) manifest: Digest,
@@ -39,6 +44,21 @@ struct Note {
     namespaces: BTreeSet<String>,
 }
 
+impl Note {
+    fn find(store: &Store, place: &str) -> Result<Option<Self>, store::Error> {
+        store.records().read(RECORDS, &Self::name(place))
+    }
+
+    fn write(&self, store: &Store) -> Result<(), store::Error> {
+        let name = Self::name(&self.place);
+        store.records().write(RECORDS, &name, self)
+    }
+
+    fn name(place: &str) -> String {
+        Digest::of(place.as_bytes()).to_hex()
+    }
+}
+
 impl Quotas {
     /// Notes for whom the content of a place is retained. To be called when its pin is there. Blocking.
     pub fn retains(
@@ -47,23 +67,66 @@ impl Quotas {
         place: &str,
         namespace: Option<&str>,
     ) -> Result<(), store::Error> {
-        let records = store.records();
-        let name = Digest::of(place.as_bytes()).to_hex();
-        let known = records.read::<Note>(RECORDS, &name)?;
-        let mut note = known.unwrap_or_else(|| Note {
+        let _turn = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut note = Note::find(store, place)?.unwrap_or_else(|| Note {
             place: place.to_owned(),
             namespaces: BTreeSet::new(),
         });
         let namespace = namespace.map(str::to_owned);
         let is_new = namespace.is_some_and(|namespace| note.namespaces.insert(namespace));
         if is_new {
-            records.write(RECORDS, &name, &note)?;
+            note.write(store)?;
         }
-        self.look(store)
+        self.look_now(store)
+    }
+
+    /// Notes that a namespace wants the content of a place no more, and says whether it was noted for that one last: then its pin may
+    /// go. One without a note stays. Blocking.
+    pub fn leaves(
+        &self,
+        store: &Store,
+        place: &str,
+        namespace: Option<&str>,
+    ) -> Result<bool, store::Error> {
+        let _turn = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut note) = Note::find(store, place)? else {
+            return Ok(false);
+        };
+        let has_left = namespace.is_some_and(|namespace| note.namespaces.remove(namespace));
+        if has_left {
+            note.write(store)?;
+            self.look_now(store)?;
+        }
+        Ok(note.namespaces.is_empty())
+    }
+
+    /// What [`leaves`](Self::leaves) would say; nothing is noted. Blocking.
+    pub fn would_leave(
+        &self,
+        store: &Store,
+        place: &str,
+        namespace: Option<&str>,
+    ) -> Result<bool, store::Error> {
+        let _turn = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let note = Note::find(store, place)?;
+        let is_its = |note: Note| (note.namespaces.iter()).all(|it| Some(it.as_str()) == namespace);
+        Ok(note.is_some_and(is_its))
+    }
+
+    /// Bytes of retained content, where they are known without its manifest.
+    pub fn bytes_of(&self, manifest: &Digest) -> Option<u64> {
+        let state = self.lock();
+        let known = state.retained.iter().find(|it| it.manifest == *manifest);
+        known.map(|known| known.bytes)
     }
 
     /// Learns what is retained now. Blocking.
     pub(super) fn look(&self, store: &Store) -> Result<(), store::Error> {
+        let _turn = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.look_now(store)
+    }
+
+    fn look_now(&self, store: &Store) -> Result<(), store::Error> {
         let records = store.records();
         let mut notes = BTreeMap::new();
         for name in records.list(RECORDS)? {
@@ -197,5 +260,71 @@ mod tests {
         let _new = pin::add(&store, name, new).await.unwrap();
         quotas.retains(&store, "models/", Some("team-a")).unwrap();
         assert_eq!(uses(&quotas), [("team-a".to_owned(), 20, 1)]);
+    }
+
+    #[tokio::test]
+    async fn what_namespaces_shared_is_everybody_s_until_the_last_has_left() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(Config::new(root.path()), Env::real()).unwrap();
+        let digest = content(&store, 10).await;
+        let _lease = pin::add(&store, "retain:models/llama", digest)
+            .await
+            .unwrap();
+        let quotas = Quotas::none();
+        for namespace in ["team-a", "team-b"] {
+            quotas
+                .retains(&store, "models/llama", Some(namespace))
+                .unwrap();
+        }
+        let asked = |namespace| {
+            quotas
+                .would_leave(&store, "models/llama", Some(namespace))
+                .unwrap()
+        };
+        let leaves = |namespace| {
+            quotas
+                .leaves(&store, "models/llama", Some(namespace))
+                .unwrap()
+        };
+        assert!(!leaves("team-c"));
+        assert!(!asked("team-a"));
+        assert!(!leaves("team-a"));
+        assert_eq!(uses(&quotas), [("team-b".to_owned(), 10, 1)]);
+        assert!(!asked("team-a"));
+        assert!(asked("team-b"));
+        // To ask changes nothing.
+        assert_eq!(uses(&quotas), [("team-b".to_owned(), 10, 1)]);
+        assert!(leaves("team-b"));
+        assert!(uses(&quotas).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_pin_that_is_noted_for_nobody_stays_whoever_retains_its_path() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(Config::new(root.path()), Env::real()).unwrap();
+        let digest = content(&store, 10).await;
+        // Made by hand, or before there were notes.
+        let _lease = pin::add(&store, "retain:models/qwen", digest)
+            .await
+            .unwrap();
+        let quotas = Quotas::none();
+        let own = Some("team-a");
+        assert!(!quotas.would_leave(&store, "models/qwen", own).unwrap());
+        assert!(!quotas.leaves(&store, "models/qwen", own).unwrap());
+    }
+
+    #[tokio::test]
+    async fn bytes_of_what_is_retained_are_known_without_its_manifest() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(Config::new(root.path()), Env::real()).unwrap();
+        let digest = content(&store, 10).await;
+        let _lease = pin::add(&store, "retain:models/qwen", digest)
+            .await
+            .unwrap();
+        let quotas = Quotas::none();
+        assert_eq!(quotas.bytes_of(&digest), None);
+        quotas.look(&store).unwrap();
+        assert_eq!(quotas.bytes_of(&digest), Some(10));
+        assert_eq!(quotas.bytes_of(&Digest::of(b"other")), None);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::slice::from_ref;
 use std::sync::Arc;
 
+use super::place::is_at;
 use super::retained::Retained;
 use super::{Asked, Look, Refused, Rule, Rules, Shown, Use, WaiterId};
 use crate::egress::quota::{Exceeded, Place, Quota, Usage, decide};
@@ -202,10 +203,11 @@ impl State {
             volumes.remove(aside.volume);
             places.insert(aside.place);
         }
+        let is_shown = |it: &Retained| places.iter().any(|at| is_at(&it.place, namespace, at));
         let retained = self
             .retained
             .iter()
-            .filter(|it| it.namespaces.contains(namespace) && !places.contains(it.place.as_str()));
+            .filter(|it| it.namespaces.contains(namespace) && !is_shown(it));
         let retained = retained.map(|it| it.bytes);
         let (mut logical_bytes, mut count) = (0u64, 0u64);
         for bytes in volumes.into_values().chain(retained) {

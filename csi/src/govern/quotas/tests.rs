@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::retained::Retained;
 use super::*;
 use crate::crd::CacheQuota;
+
+mod retaining;
 
 const GIB: u64 = 1 << 30;
 
@@ -269,24 +270,6 @@ fn a_source_that_changed_under_a_load_is_decided_about_anew() {
     // The next call begins again.
     node.enter("p1", "v").unwrap();
     node.sized("v", 10).unwrap();
-}
-
-#[test]
-fn retained_content_counts_where_no_volume_shows_it() {
-    let node = Node::with(&json!({"perNode": {"logicalBytes": "10Gi", "volumes": 1}}));
-    node.quotas.lock().retained = vec![Retained {
-        place: place("models", "llama"),
-        namespaces: BTreeSet::from(["team-a".to_owned()]),
-        manifest: Digest::of(b"llama"),
-        bytes: 8 * GIB,
-    }];
-    assert_eq!(node.used(), (8, 1));
-    assert!(node.enter("p1", "other").is_err());
-    // The same place: it takes the retained content's place.
-    node.run("p1", "llama", 10);
-    assert_eq!(node.used(), (10, 1));
-    node.records.lock().unwrap().clear();
-    assert_eq!(node.used(), (8, 1));
 }
 
 #[test]

@@ -37,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_secs(1);
 
 /// Keeps the rules up to date until `stop`.
-pub async fn run(
+pub(super) async fn run(
     client: kube::Client,
     rulebook: Rulebook,
     clock: Arc<dyn Clock>,

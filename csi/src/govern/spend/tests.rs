@@ -8,6 +8,9 @@ use tonnage_cache::clock::ManualClock;
 use super::*;
 use crate::egress::lease::Grant;
 use crate::egress::ledger::objects::{spec, status};
+use crate::egress::terms::PolicyUid;
+
+mod written;
 
 const ME: Incarnation = Incarnation(7);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -281,6 +284,23 @@ fn bytes_beyond_a_budget_that_is_used_up_are_not_carried_into_the_next_window() 
     assert!(site.asks().is_empty());
     site.says(&[("a", 1, 10)], None);
     assert_eq!(site.spender.owed(&account("a")), 0);
+}
+
+#[test]
+fn only_those_who_owe_are_said_to_and_what_is_forgiven_is_not_asked_for() {
+    let site = Site::new();
+    assert_eq!(site.spender.owe(&[account("a")], 10), [account("a")]);
+    site.spender.forgive(&[account("a")], 10);
+    assert!(site.asks().is_empty());
+    site.spender.owe(&[account("a")], 10);
+    assert_eq!(site.asks(), [ask("a", 1, 10, 0)]);
+    site.says(&[("a", 1, 0)], None);
+    let owing = site.spender.owe(&[account("a"), account("b")], 10);
+    assert_eq!(owing, [account("b")]);
+    site.spender.forgive(&[account("a")], 10);
+    // The demand is taken back, because nobody waits for it.
+    site.pass(60);
+    assert_eq!(site.asks(), [ask("b", 3, 10, 0), ask("a", 2, 0, 0)]);
 }
 
 #[test]

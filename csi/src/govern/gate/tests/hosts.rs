@@ -75,3 +75,41 @@ fn one_namespace_s_list_opens_no_host_for_the_load_of_another() {
     );
     assert!(redirects(&site, "l3", "mirror.example.com").is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_may_not_use_the_host_that_a_source_leads_to_is_told_its_own_refusal_of_it() {
+    let site = mirrored();
+    let (a, b) = (site.judge("a").unwrap(), site.judge("b").unwrap());
+    let (_opened, _seat) = a.open(LOAD, Arc::default());
+    let _other = b.join(LOAD).unwrap();
+    let said = redirects(&site, LOAD, "cdn.example.com").unwrap_err();
+    for (admission, own, strange) in [(&a, "a", "b"), (&b, "b", "a")] {
+        let told = admission.refusal_of_host(&said).unwrap();
+        let of_bytes = admission.refusal_of_bytes(&said);
+        assert_eq!(of_bytes.as_ref(), Some(&told));
+        assert!(matches!(told, Refusal::Denied(_)), "{told:?}");
+        let told = told.to_string();
+        let begins = format!("service account {own}/default may not load this");
+        assert!(told.starts_with(&begins), "{told}");
+        assert!(told.contains(&format!("EgressPolicy {own} ")), "{told}");
+        assert!(
+            !told.contains(&format!("EgressPolicy {strange} ")),
+            "{told}"
+        );
+        assert!(
+            told.ends_with(" (asked for host \"cdn.example.com\")"),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_may_use_the_host_is_told_nothing_of_a_refusal_that_is_another_s() {
+    let site = mirrored();
+    let (a, b) = (site.judge("a").unwrap(), site.judge("b").unwrap());
+    let (_opened, _seat) = b.open(LOAD, Arc::default());
+    let said = redirects(&site, LOAD, "mirror.example.com").unwrap_err();
+    let _late = a.join(LOAD).unwrap();
+    assert_eq!(a.refusal_of_host(&said), None);
+    assert_eq!(b.refusal_of_host(&said), Some(said));
+}

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod told;
+
 #[tokio::test(start_paused = true)]
 async fn a_run_is_charged_in_full_and_what_did_not_come_is_given_back() {
     let site = Site::new(&[policy(&budget())]);
@@ -15,9 +17,16 @@ async fn a_run_is_charged_in_full_and_what_did_not_come_is_given_back() {
     assert_eq!(site.left("a"), 0);
     drop((opened, seats));
     let events = site.events();
-    assert_eq!(events.len(), 1);
-    assert_eq!((events[0].event, events[0].bytes), (Event::Settle, 200));
-    assert_eq!(events[0].who.as_ref().unwrap().namespace, "a");
+    let told: Vec<(Event, u64)> = events.iter().map(|it| (it.event, it.bytes)).collect();
+    let expected = [
+        (Event::Reserve, 100),
+        (Event::Reserve, 100),
+        (Event::Settle, 200),
+    ];
+    assert_eq!(told, expected);
+    for event in &events {
+        assert_eq!(event.who.as_ref().unwrap().namespace, "a");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,9 +110,12 @@ async fn a_run_that_waits_is_asked_about_again_and_gives_its_bytes_back() {
     assert!(poll!(&mut waits).is_pending(), "the debt is worked off");
     assert_eq!(site.left("a"), 0);
     site.rules(&[policy(&json!({"allow": []}))]);
-    let refusal = waits.await.unwrap_err();
-    assert!(matches!(refusal, Refusal::Denied(_)), "{refusal:?}");
+    let mut permit = waits.await.unwrap();
+    assert!(!permit.begin());
+    drop(permit);
     assert_eq!(site.left("a"), 1_000);
+    let refusal = site.run(1_000).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Denied(_)), "{refusal:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +134,7 @@ async fn a_run_that_waits_outlives_the_call_of_its_pod_when_the_next_one_comes()
     // Kubelet asks again, and what its first call had goes.
     let _again = site.judge("a").unwrap().join(LOAD).unwrap();
     drop(seats);
-    waits.await.unwrap().settle(1_000, true);
+    begun(waits.await.unwrap()).settle(1_000, true);
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,4 +254,59 @@ async fn a_load_that_nobody_waits_for_gets_nothing() {
     let events = site.events();
     assert_eq!((events[0].event, events[0].bytes), (Event::Settle, 100));
     assert_eq!(events[0].rule.as_deref(), Some("default"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_request_that_finds_no_bytes_is_no_denial() {
+    let site = Site::new(&[policy(&budget())]);
+    site.has("a", 100);
+    let (opened, seats) = site.load(&["a"]);
+    site.run(100).await.unwrap().settle(100, true);
+    let mut hedge = demand(100);
+    hedge.purpose = Purpose::Hedge;
+    assert!(site.gate.admit(&hedge).await.is_err());
+    // The controller says that nothing is left.
+    site.answer();
+    assert!(site.gate.admit(&hedge).await.is_err());
+    drop((opened, seats));
+    let told: Vec<Event> = site.events().iter().map(|entry| entry.event).collect();
+    assert_eq!(told, [Event::Reserve, Event::Settle]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_brings_nothing_takes_nothing_of_the_rate() {
+    let spec = json!({"allow": [{}], "rate": {"bytesPerSecondPerNode": 100}});
+    let site = Site::new(&[policy(&spec)]);
+    let (_opened, _seats) = site.load(&["a"]);
+    site.run_alone(1_000).await.unwrap().settle(0, false);
+    let begun = tokio::time::Instant::now();
+    site.run_alone(1_010).await.unwrap().settle(1_010, true);
+    assert_eq!(begun.elapsed().as_secs(), 0);
+    // What came counts.
+    site.run_alone(1).await.unwrap().settle(1, true);
+    assert_eq!(begun.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_owes_nothing_takes_nobody_s_debt_back() {
+    let site = Site::new(&[policy(&budget_and("mode", "Audit"))]);
+    let (_opened, _seats) = site.load(&["a"]);
+    site.run_alone(100).await.unwrap().settle(100, true);
+    // The controller says that nothing is left: what is loaded from now on is no debt.
+    site.answer();
+    assert_eq!(site.spender.owed(&account("a")), 100);
+    site.run_alone(100).await.unwrap().settle(0, false);
+    assert_eq!(site.spender.owed(&account("a")), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_load_foresees_is_asked_only_where_a_budget_is_charged() {
+    let free = json!({"allow": [{}]});
+    for (spec, looks) in [(free, 0), (budget_and("mode", "Audit"), 1)] {
+        let site = Site::new(&[policy(&spec)]);
+        let (_opened, _seats) = site.load(&["a"]);
+        site.run_alone(100).await.unwrap().settle(100, true);
+        let tab = site.gate.shared.tabs.find(LOAD).unwrap();
+        assert_eq!(tab.looks.load(Ordering::Relaxed), looks, "{spec}");
+    }
 }

@@ -1,0 +1,80 @@
+//! Runs that wait at the gate, beside others that do not.
+
+use std::ops::Range;
+
+use tokio::task::JoinSet;
+
+use super::gates::SlowGate;
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payer_that_the_gate_makes_wait_keeps_nobody_from_a_connection() {
+    let gate = SlowGate::of("slow");
+    // Four connections, and forty runs of files large and small that wait.
+    let bench = Bench::with(quick(), Arc::new(gate.clone()), 4);
+    let names = [("k", "l"), ("m", "n"), ("o", "p"), ("q", "r")];
+    let sources =
+        names.map(|(large, small)| Arc::new(FakeSource::new(&[(large, 8 * MIB), (small, 1000)])));
+    let mut waiting = JoinSet::new();
+    for source in sources.clone() {
+        let job = Job {
+            payer: "slow".to_owned(),
+            ..job(&source)
+        };
+        let fetcher = Arc::clone(&bench.fetcher);
+        waiting.spawn(async move { (source, fetcher.fetch(job).await) });
+    }
+    let other = Arc::new(FakeSource::new(&[("other", 8 * MIB), ("tiny", 1000)]));
+    let outcome = bench.fetcher.fetch(job(&other));
+    let outcome = tokio::time::timeout(Duration::from_secs(20), outcome).await;
+    bench.check(&other, &outcome.expect("the other waits, too").unwrap());
+    assert!(sources.iter().all(|source| source.opens() == 0));
+    gate.open();
+    while let Some(ended) = waiting.join_next().await {
+        let (source, outcome) = ended.unwrap();
+        bench.check(&source, &outcome.unwrap());
+        assert_eq!(source.sent(), source.total());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_ends_before_it_has_asked_for_anything_costs_nothing() {
+    let gate = SlowGate::of("slow");
+    let settings = Settings {
+        connections_start: 1,
+        connections_max: 1,
+        ..quick()
+    };
+    let bench = Bench::with(settings, Arc::new(gate.clone()), 16);
+    let source = Arc::new(FakeSource::new(&[("granted", 2 * MIB)]));
+    let job_of = |payer: &str, source: &Arc<FakeSource>| Job {
+        payer: payer.to_owned(),
+        ..job(source)
+    };
+    let waiting = job_of("slow", &source);
+    let cancel = waiting.cancel.clone();
+    let fetcher = Arc::clone(&bench.fetcher);
+    let mut waits = JoinSet::new();
+    waits.spawn(async move { fetcher.fetch(waiting).await });
+    // The only connection, until it has its turn.
+    let turns = |_: u64, _: &str, _: &Range<u64>| Some(Fault::Turn);
+    let holder = Arc::new(FakeSource::failing(&[("held", 2 * MIB)], turns));
+    let holding = job_of("other", &holder);
+    let fetcher = Arc::clone(&bench.fetcher);
+    let mut holds = JoinSet::new();
+    holds.spawn(async move { fetcher.fetch(holding).await });
+    while holder.opens() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    gate.open();
+    while gate.budget.open() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    cancel.cancel();
+    let waited = waits.join_next().await.unwrap().unwrap();
+    assert!(matches!(waited, Err(Error::Cancelled)));
+    holder.turns.add_permits(100);
+    let held = holds.join_next().await.unwrap().unwrap();
+    bench.check(&holder, &held.unwrap());
+    assert_eq!((source.opens(), gate.budget.charged()), (0, holder.total()));
+}

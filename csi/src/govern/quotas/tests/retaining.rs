@@ -1,0 +1,41 @@
+//! What is retained, beside what is shown.
+
+use super::super::retained::Retained;
+use super::*;
+
+#[test]
+fn retained_content_counts_where_no_volume_shows_it() {
+    let node = Node::with(&json!({"perNode": {"logicalBytes": "10Gi", "volumes": 1}}));
+    node.quotas.lock().retained = vec![Retained {
+        place: place("models", "llama"),
+        namespaces: BTreeSet::from(["team-a".to_owned()]),
+        manifest: Digest::of(b"llama"),
+        bytes: 8 * GIB,
+    }];
+    assert_eq!(node.used(), (8, 1));
+    assert!(node.enter("p1", "other").is_err());
+    // The same place: it takes the retained content's place.
+    node.run("p1", "llama", 10);
+    assert_eq!(node.used(), (10, 1));
+    node.records.lock().unwrap().clear();
+    assert_eq!(node.used(), (8, 1));
+}
+
+#[test]
+fn what_a_version_before_has_retained_counts_once_beside_a_volume_of_the_same_path() {
+    let node = Node::with(&json!({"perNode": {"logicalBytes": "10Gi"}}));
+    let retained = |name: &str| Retained {
+        place: place("models", name),
+        namespaces: BTreeSet::from(["team-a".to_owned()]),
+        manifest: Digest::of(name.as_bytes()),
+        bytes: GIB,
+    };
+    node.quotas.lock().retained = vec![retained("llama"), retained("llama-2")];
+    let own = Asked {
+        place: format!("{}@team-a.0123456789abcdef", place("models", "llama")),
+        ..asked("team-a", "p1", "llama")
+    };
+    node.ask(own).unwrap();
+    node.sized("llama", 8).unwrap();
+    assert_eq!(node.used(), (9, 2));
+}
