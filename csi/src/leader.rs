@@ -4,6 +4,9 @@
 //! **Clocks are not compared.** A lease is up when its object has not changed for its duration, by the own clock of who waits.
 //! The holder stops acting a third of the duration earlier, counted from the moment before its last successful renewal: so two
 //! never act at once, whatever the network does.
+//!
+//! **Who waits looks again at the moment at which the lease is up**, not at the next look after it: with what is read and written before
+//! the first grant, nobody waits 20 s for one when the holder dies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +16,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::PostParams;
-use tokio::sync::watch::Sender;
+use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonnage_cache::clock::{Clock, unix_millis};
+use tonnage_cache::digest::Digest;
 use tonnage_cache::error::chain;
 
 /// Name of the Lease.
@@ -32,6 +36,8 @@ const RENEWAL: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(2);
 /// Longest wait for the API server.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// Most milliseconds that replicas are apart that wait for the same moment.
+const APART: u8 = 20;
 
 /// One replica's part in the election.
 #[derive(Debug)]
@@ -39,6 +45,8 @@ pub struct Election {
     api: Api<Lease>,
     identity: String,
     clock: Arc<dyn Clock>,
+    /// How long after the others this replica looks at a lease that is up.
+    aside: Duration,
     seen: Option<Seen>,
     /// When the last successful renewal began; `None` while somebody else holds the lease.
     renewed: Option<Instant>,
@@ -62,8 +70,8 @@ enum Move {
     Renew,
     /// It is nobody's any more.
     Take,
-    /// It is somebody else's.
-    Wait,
+    /// It is somebody else's, and is up after so long, unless it changes.
+    Wait(Duration),
 }
 
 /// What came of an attempt.
@@ -71,10 +79,25 @@ enum Move {
 enum Attempt {
     /// The lease is ours from now on for a term.
     Held,
-    /// It is somebody else's.
-    Lost,
+    /// It is somebody else's, and is up after so long, unless it changes.
+    Lost(Duration),
     /// It cannot be said.
     Failed,
+}
+
+/// Waits until this replica leads, begins with something and goes on with it for as long as it does; `false` once nobody says any
+/// more who leads, also if that was this replica.
+pub(crate) async fn term<F: Future<Output = ()>>(
+    leading: &mut Receiver<bool>,
+    work: impl FnOnce() -> F,
+) -> bool {
+    if leading.wait_for(|leads| *leads).await.is_err() {
+        return false;
+    }
+    tokio::select! {
+        () = work() => true,
+        ended = leading.wait_for(|leads| !*leads) => ended.is_ok(),
+    }
 }
 
 /// Wall time for objects of the API server.
@@ -95,6 +118,7 @@ impl Election {
             api: Api::namespaced(client, namespace),
             identity: identity.to_owned(),
             clock,
+            aside: aside(identity),
             seen: None,
             renewed: None,
             fails: false,
@@ -111,7 +135,7 @@ impl Election {
             self.tell(&leads);
             let pause = match attempt {
                 Attempt::Held => RENEWAL,
-                Attempt::Lost => RETRY,
+                Attempt::Lost(rest) => RETRY.min(rest.saturating_add(self.aside)),
                 // Not beyond the end of the term.
                 Attempt::Failed => self.left().map_or(RETRY, |left| RETRY.min(left)),
             };
@@ -160,7 +184,7 @@ impl Election {
         self.fails = attempt == Attempt::Failed;
         match attempt {
             Attempt::Held => self.renewed = Some(started),
-            Attempt::Lost => self.renewed = None,
+            Attempt::Lost(_) => self.renewed = None,
             Attempt::Failed => {}
         }
         attempt
@@ -186,7 +210,7 @@ impl Election {
         let what = decide(lease.is_some(), spec, &self.identity, silent);
         let lease = lease.unwrap_or_default();
         let written = match what {
-            Move::Wait => return Ok(Attempt::Lost),
+            Move::Wait(rest) => return Ok(Attempt::Lost(rest)),
             Move::Create => {
                 let lease = self.signed(lease, true);
                 self.api.create(&PostParams::default(), &lease).await
@@ -280,12 +304,21 @@ fn decide(exists: bool, spec: Option<&LeaseSpec>, identity: &str, silent: Durati
         .unwrap_or(DURATION_SECONDS);
     let duration = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
     if holder == identity {
-        Move::Renew
-    } else if holder.is_empty() || silent >= duration {
+        return Move::Renew;
+    }
+    let rest = duration.saturating_sub(silent);
+    if holder.is_empty() || rest.is_zero() {
         Move::Take
     } else {
-        Move::Wait
+        Move::Wait(rest)
     }
+}
+
+/// Some milliseconds, others for other replicas.
+fn aside(identity: &str) -> Duration {
+    let digest = Digest::of(identity.as_bytes());
+    let byte = digest.as_bytes().first().copied().unwrap_or_default();
+    Duration::from_millis(u64::from(byte % APART) + 1)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonnage_cache::clock::Clock;
 
 use crate::crd;
-use crate::leader::Election;
+use crate::leader::{self, Election};
 use crate::sources::{self, Sources};
 
 mod agenda;
@@ -91,12 +91,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
 
 /// Keeps the status while this replica leads.
 async fn work(examiner: &Examiner, identity: &str, mut leading: Receiver<bool>) {
-    while leading.wait_for(|leads| *leads).await.is_ok() {
-        tokio::select! {
-            () = keep(examiner, identity) => {}
-            _ = leading.wait_for(|leads| !*leads) => {}
-        }
-    }
+    while leader::term(&mut leading, || keep(examiner, identity)).await {}
     // The election is over; it says when this ends.
     std::future::pending::<()>().await;
 }

@@ -26,7 +26,7 @@ mod setting;
 mod world;
 
 use model::{ABOVE, UNBOOKED, WRONG};
-use setting::{Flaw, HOURLY, ROLLING, Setting};
+use setting::{AHEAD, Flaw, HOURLY, ROLLING, Setting};
 
 /// Searches a world to its end: what must hold does, and what should be possible is.
 fn holds(name: &str, setting: Setting) {
@@ -182,6 +182,41 @@ fn a_limit_that_changes_never_lets_use_grow_beyond_it() {
 }
 
 #[test]
+fn a_window_that_is_edited_gives_nothing_back() {
+    for (name, window, edited) in [
+        ("another time zone", HOURLY, AHEAD),
+        ("rolling to calendar", ROLLING, HOURLY),
+        ("calendar to rolling", HOURLY, ROLLING),
+    ] {
+        holds(
+            name,
+            Setting {
+                nodes: 1,
+                controllers: 1,
+                window,
+                edited: Some(edited),
+                limits: vec![2],
+                ticks: or_more(3, 4),
+                demands: or_more(2, 3),
+                ..Setting::new()
+            },
+        );
+    }
+    holds(
+        "an edit that one of two leaders has not read",
+        Setting {
+            nodes: 1,
+            edited: Some(AHEAD),
+            limits: vec![1],
+            foreseen: 1,
+            ticks: or_more(2, 3),
+            demands: 2,
+            ..Setting::new()
+        },
+    );
+}
+
+#[test]
 fn a_charge_takes_from_both_budgets_or_from_none() {
     holds(
         "two budgets",
@@ -241,6 +276,12 @@ fn every_flaw_is_found_out() {
             Flaw::ReportsAndGoesOn => Setting { ticks: 1, ..bounds },
             Flaw::GoesByTheWallClock => Setting {
                 jumps: 2,
+                ..one_byte
+            },
+            Flaw::KeepsKeysAtAnEdit => Setting {
+                nodes: 1,
+                edited: Some(AHEAD),
+                ticks: 2,
                 ..one_byte
             },
         };

@@ -73,7 +73,7 @@ pub struct EgressBudgetStatus {
     /// How many bytes the policy allows in the window.
     #[serde(default)]
     pub limit_bytes: i64,
-    /// The window: `24h` or `Daily +02:00`. Bytes that were settled in another kind of window are counted by their time.
+    /// The window: `24h` or `Daily +02:00`. `settled` has its keys; when the policy names another, they are carried over.
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub window: String,

@@ -35,7 +35,7 @@ pub struct EgressPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied: Option<Denials>,
     /// The price times what is settled in the policy's budget in which most is, such as `41.20 EUR`: what its pods' bytes cost in
-    /// that window, in the month if a budget is monthly.
+    /// that window, in the month if a budget is monthly; `at most` so much where another policy has a price as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<String>,
 }

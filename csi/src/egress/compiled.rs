@@ -164,12 +164,18 @@ impl Compiled {
     /// What keeps a policy that enforces from doing so at a time.
     pub fn overruled(&self, now_unix: i64) -> Option<&Overrule> {
         let overrule = self.overrule.as_ref().ok()?.as_ref()?;
-        (self.mode == Mode::Enforce && now_unix < overrule.until_unix).then_some(overrule)
+        (self.mode == Mode::Enforce && overrule.holds(now_unix)).then_some(overrule)
     }
 
-    /// Why annotations that should overrule it do not.
+    /// Why annotations that should overrule it do not at any time.
     pub fn overrule_problem(&self) -> Option<&str> {
         self.overrule.as_ref().err().map(String::as_str)
+    }
+
+    /// What would overrule it, if it had not longer to go than such an exception may.
+    pub fn overruled_too_long(&self, now_unix: i64) -> Option<&Overrule> {
+        let overrule = self.overrule.as_ref().ok()?.as_ref()?;
+        (self.mode == Mode::Enforce && overrule.is_too_long(now_unix)).then_some(overrule)
     }
 
     /// Whether it selects a namespace.

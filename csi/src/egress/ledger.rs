@@ -12,6 +12,7 @@
 //! * A row ends by the node's final word, or by [`Expired`], and then its bytes count as spent in full.
 //! * Bytes are booked when they are settled, which is no earlier than they were spent; time in a ledger never goes back.
 //! * A turn that is taken twice changes nothing the second time.
+//! * A window that is edited gives nothing back that may have been spent in the new one (`carry`).
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ use crate::egress::window::Window;
 
 mod answer;
 mod asks;
+mod carry;
 mod crowd;
 pub mod objects;
 mod sightings;
@@ -42,6 +44,8 @@ pub struct Ledger {
     pub limit: u64,
     /// The latest time at which it was written, in seconds since 1970 (UTC): earlier ones are not believed any more.
     pub as_of: i64,
+    /// The window whose keys `settled` has; nothing before anything was written, or where that cannot be read.
+    pub window: Option<Window>,
     /// Bytes that count as spent.
     pub settled: BTreeMap<WindowKey, u64>,
     /// Grants, by node.
@@ -129,8 +133,7 @@ impl Ledger {
 
     /// Bytes that count as spent.
     pub fn settled(&self, window: &Window, now: i64) -> u64 {
-        let settled = self.settled.iter().map(|(key, bytes)| (*key, *bytes));
-        window.used(settled, now)
+        window.used(self.booked(window), now)
     }
 
     /// Both.

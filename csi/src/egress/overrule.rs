@@ -1,5 +1,8 @@
 //! The emergency exit: two annotations on an `EgressPolicy` make it watch only, until a time, for a reason. Whoever may annotate
 //! the policy may do it; it ends by itself, and every decision that it changes carries the reason into the audit log.
+//!
+//! **It lasts seven days at most.** The API server refuses a longer one where the chart's admission policy is installed; whoever decides
+//! does not believe that, and one that has longer to go holds only once seven days are left.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +14,8 @@ use tonnage_cache::path::Escaped;
 pub const UNTIL: &str = "tonnage.dev/override-until";
 /// Annotation with the reason.
 pub const REASON: &str = "tonnage.dev/override-reason";
+/// Longest time that one may have to go, in seconds.
+const MOST: i64 = 7 * 86_400;
 /// Longest reason, in characters.
 const LONGEST: usize = 256;
 
@@ -51,6 +56,21 @@ impl Overrule {
             reason: reason.chars().take(LONGEST).collect(),
         }))
     }
+
+    /// The first second at which it may hold, since 1970 (UTC).
+    pub fn begins_unix(&self) -> i64 {
+        self.until_unix.saturating_sub(MOST)
+    }
+
+    /// Whether it holds at a time.
+    pub fn holds(&self, now_unix: i64) -> bool {
+        now_unix < self.until_unix && !self.is_too_long(now_unix)
+    }
+
+    /// Whether it has longer to go than one may, and does not hold yet.
+    pub fn is_too_long(&self, now_unix: i64) -> bool {
+        now_unix < self.begins_unix()
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +96,24 @@ mod tests {
         assert_eq!(overrule, Ok(Some(expected)));
         let long = find(Some("2026-11-27T06:00:00Z"), Some(&"ä".repeat(1_000)));
         assert_eq!(long.unwrap().unwrap().reason, "ä".repeat(256));
+    }
+
+    #[test]
+    fn one_that_has_longer_than_seven_days_to_go_holds_once_seven_are_left() {
+        let overrule = find(Some("1970-01-09T00:00:00Z"), Some("incident"));
+        let overrule = overrule.unwrap().unwrap();
+        let day = 86_400;
+        assert_eq!(overrule.begins_unix(), day);
+        for (now, holds, is_too_long) in [
+            (day - 1, false, true),
+            (day, true, false),
+            (8 * day - 1, true, false),
+            (8 * day, false, false),
+            (i64::MIN, false, true),
+        ] {
+            let found = (overrule.holds(now), overrule.is_too_long(now));
+            assert_eq!(found, (holds, is_too_long), "{now}");
+        }
     }
 
     #[test]

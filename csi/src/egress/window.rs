@@ -77,6 +77,26 @@ impl Window {
         }
     }
 
+    /// Reads a window as it is shown; nothing where it is none.
+    pub fn read(shown: &str) -> Option<Self> {
+        let (name, zone) = shown.split_once(' ').unwrap_or((shown, "UTC"));
+        let period = match name {
+            "Hourly" => CalendarPeriod::Hourly,
+            "Daily" => CalendarPeriod::Daily,
+            "Weekly" => CalendarPeriod::Weekly,
+            "Monthly" => CalendarPeriod::Monthly,
+            _ => {
+                let seconds = rolling_seconds(shown).ok()?;
+                return Some(Self::Rolling { seconds });
+            }
+        };
+        let offset_seconds = offset_seconds(zone).ok()?;
+        Some(Self::Calendar {
+            period,
+            offset_seconds,
+        })
+    }
+
     /// The key that a time belongs to.
     pub fn key(&self, now_unix: i64) -> WindowKey {
         let now = now_unix.clamp(0, LAST);

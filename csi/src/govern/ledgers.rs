@@ -10,7 +10,8 @@
 //!
 //! * `world`, `turns`, `answers`, `statuses`: what is to be done, as values (the transitions are `egress::ledger`).
 //! * `standing`: which accounts there are.
-//! * `keeper`: the loop; `watch`, `store`: the API server.
+//! * `keeper`: the loop; `watch`, `store`: the API server; `silence`, `waits`: when it fails everybody, and when one object;
+//!   `record`: the audit log.
 //!
 //! **A leader begins with nothing**: it reads everything, counts the terms of grants anew, and then acts. One that does not know
 //! that it was replaced does no harm: its writes of ledgers fail by their version, and what it tells nodes was in a ledger. While
@@ -27,15 +28,19 @@ use tonnage_cache::clock::Clock;
 
 use super::audit::Audit;
 use super::status::BudgetFigure;
+use crate::leader;
 
 mod answers;
 mod keeper;
 mod objects;
+mod record;
+mod silence;
 mod standing;
 mod statuses;
 mod store;
 mod turns;
 pub(crate) mod users;
+mod waits;
 mod watch;
 mod words;
 mod world;
@@ -83,13 +88,16 @@ async fn work(parts: Parts) {
         figures,
         clock,
     } = parts;
-    while leading.wait_for(|leads| *leads).await.is_ok() {
+    let keep = || async {
         let mut keeper = Keeper::new(client.clone(), audit.clone(), Arc::clone(&clock));
-        tokio::select! {
-            () = keeper.keep(&figures) => {}
-            _ = leading.wait_for(|leads| !*leads) => {}
-        }
+        Box::pin(keeper.keep(&figures)).await;
+    };
+    loop {
+        let goes_on = leader::term(&mut leading, keep).await;
         figures.send_replace(Vec::new());
+        if !goes_on {
+            return;
+        }
     }
 }
 

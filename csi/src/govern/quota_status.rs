@@ -5,6 +5,8 @@
 //! node watches quotas, so each write is read by all of them. A write carries the version of the object that was read, so that one
 //! of a replica that was replaced fails. Nothing is decided here.
 //!
+//! What a node says and nobody understands frees nothing: what it said before counts on, and the quotas say so.
+//!
 //! Which verbs it needs: `list` and `watch` of nodecaches and cachequotas, `patch` of cachequotas/status.
 
 use std::collections::BTreeMap;
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream;
+use kube::api::{ApiResource, DynamicObject};
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -25,15 +28,17 @@ use tonnage_cache::clock::Clock;
 use tonnage_cache::error::chain;
 use tonnage_cache::path::Escaped;
 
-use crate::crd::{CacheQuota, CacheQuotaStatus, NamespaceContent, NodeCache};
+use crate::crd::{CacheQuota, CacheQuotaStatus, NodeCache};
 use crate::egress::quota::{Limits, Quota};
-use crate::leader::timestamp;
+use crate::leader::{self, timestamp};
 
 mod objects;
 mod sum;
+mod uses;
 
 use objects::{Failure, Objects};
-use sum::{Subject, Uses};
+use sum::Subject;
+use uses::Uses;
 
 /// How often it is looked what is due.
 const LOOK: Duration = Duration::from_secs(2);
@@ -74,13 +79,11 @@ async fn work(parts: Parts) {
         mut leading,
         clock,
     } = parts;
-    while leading.wait_for(|leads| *leads).await.is_ok() {
+    let keep = || async {
         let mut keeper = Keeper::new(client.clone(), Arc::clone(&clock));
-        tokio::select! {
-            () = keeper.keep(client.clone()) => {}
-            _ = leading.wait_for(|leads| !*leads) => {}
-        }
-    }
+        keeper.keep(client.clone()).await;
+    };
+    while leader::term(&mut leading, keep).await {}
 }
 
 /// Namespace and name.
@@ -113,7 +116,7 @@ struct Keeper {
     complained: Option<Failure>,
 }
 
-type CacheEvent = Event<DeserializeGuard<NodeCache>>;
+type CacheEvent = Event<DynamicObject>;
 type QuotaEvent = Event<DeserializeGuard<CacheQuota>>;
 
 impl Keeper {
@@ -132,7 +135,8 @@ impl Keeper {
 
     /// Keeps the statuses for ever.
     async fn keep(&mut self, client: kube::Client) {
-        let caches = Api::<DeserializeGuard<NodeCache>>::all(client.clone());
+        let kind = ApiResource::erase::<NodeCache>(&());
+        let caches = Api::<DynamicObject>::all_with(client.clone(), &kind);
         let mut caches = watcher(caches, watcher::Config::default())
             .default_backoff()
             .boxed();
@@ -164,13 +168,13 @@ impl Keeper {
     fn learn_use(&mut self, event: CacheEvent) {
         match event {
             Event::Init => self.listed_uses = Uses::default(),
-            Event::InitApply(object) => self.listed_uses.set(&object.name_any(), lines(object)),
+            Event::InitApply(object) => self.listed_uses.read(&object, Some(&self.uses)),
             Event::InitDone => {
                 self.uses = std::mem::take(&mut self.listed_uses);
                 self.is_read.0 = true;
             }
-            Event::Apply(object) => self.uses.set(&object.name_any(), lines(object)),
-            Event::Delete(object) => self.uses.set(&object.name_any(), Vec::new()),
+            Event::Apply(object) => self.uses.read(&object, None),
+            Event::Delete(object) => self.uses.forget(&object.name_any()),
         }
     }
 
@@ -286,12 +290,6 @@ impl Keeper {
 
 fn key(object: &DeserializeGuard<CacheQuota>) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
-}
-
-/// What a node says that namespaces have there; nothing, if it cannot be understood.
-fn lines(object: DeserializeGuard<NodeCache>) -> Vec<NamespaceContent> {
-    let status = object.0.ok().and_then(|object| object.status);
-    status.map(|status| status.namespaces).unwrap_or_default()
 }
 
 fn complain_of_watch(what: &str, error: &watcher::Error) {

@@ -30,13 +30,15 @@ pub struct StatusWrite {
     pub overruled: Option<String>,
 }
 
-/// What is used of a policy's budget; of one that each namespace has for itself, by the one that used most.
+/// What is used of a policy's budget, as its ledger has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BudgetFigure {
     /// Name of the policy.
     pub policy: String,
     /// Name of the budget.
     pub budget: String,
+    /// Whose it is; nothing where namespaces share it.
+    pub namespace: Option<String>,
     /// How many bytes it allows.
     pub limit_bytes: u64,
     /// How many were used, those granted to nodes included.

@@ -101,11 +101,7 @@ fn clock() -> Arc<dyn Clock> {
 }
 
 /// Runs a replica called `identity` beside `story`, which sees whether it leads; ends the replica after it.
-async fn beside(
-    leases: &Leases,
-    identity: &str,
-    story: impl AsyncFnOnce(&mut watch::Receiver<bool>),
-) {
+async fn beside(leases: &Leases, identity: &str, story: impl AsyncFnOnce(&mut Receiver<bool>)) {
     let (service, server) = tower_test::mock::pair();
     let client = kube::Client::new(service, "tonnage");
     let (leads, mut leading) = watch::channel(false);
@@ -133,7 +129,8 @@ fn what_is_done_follows_from_the_holder_and_its_silence() {
     for (spec, silent, expected) in [
         (spec(Some("me")), seconds(0), Move::Renew),
         (spec(Some("me")), seconds(99), Move::Renew),
-        (spec(Some("other")), seconds(14), Move::Wait),
+        (spec(Some("other")), seconds(0), Move::Wait(seconds(15))),
+        (spec(Some("other")), seconds(14), Move::Wait(seconds(1))),
         (spec(Some("other")), seconds(15), Move::Take),
         (spec(Some("")), seconds(0), Move::Take),
         (spec(None), seconds(0), Move::Take),
@@ -170,18 +167,88 @@ async fn a_free_lease_is_made_renewed_and_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_only_the_leader_does_begins_with_each_term_and_ends_with_it() {
+    let (leads, mut leading) = watch::channel(false);
+    let begun = Mutex::new(0);
+    let work = || async {
+        *begun.lock().unwrap() += 1;
+        std::future::pending::<()>().await;
+    };
+    for round in 1..3 {
+        leads.send_replace(false);
+        let told = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert_eq!(*begun.lock().unwrap(), round - 1);
+            leads.send_replace(true);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert_eq!(*begun.lock().unwrap(), round);
+            leads.send_replace(false);
+        };
+        let ((), again) = futures::future::join(told, term(&mut leading, work)).await;
+        assert!(again);
+    }
+    drop(leads);
+    assert!(!term(&mut leading, work).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_is_the_last_if_nobody_says_any_more_that_it_goes_on() {
+    let (leads, mut leading) = watch::channel(true);
+    let told = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        drop(leads);
+    };
+    let during = term(&mut leading, std::future::pending::<()>);
+    let ((), again) = futures::future::join(told, during).await;
+    assert!(!again);
+    // The last word was that this replica leads.
+    assert!(*leading.borrow());
+    assert!(!term(&mut leading, std::future::pending::<()>).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_lease_of_a_dead_holder_is_taken_when_it_has_been_silent_for_its_duration() {
     let leases = Leases::default();
     leases.hold("dead");
     beside(&leases, "two", async |leading| {
         let began = Instant::now();
         leading.wait_for(|leads| *leads).await.unwrap();
-        assert_eq!(began.elapsed().as_secs(), 16);
+        assert_eq!(began.elapsed(), Duration::from_secs(15) + aside("two"));
         let spec = leases.spec();
         assert_eq!(spec["holderIdentity"], "two");
         assert_eq!(spec["leaseTransitions"], 4);
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_dies_right_after_a_look_is_replaced_one_look_and_its_duration_later() {
+    let leases = Leases::default();
+    leases.hold("dead");
+    beside(&leases, "two", async |leading| {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        leases.hold("dead");
+        let began = Instant::now();
+        leading.wait_for(|leads| *leads).await.unwrap();
+        let silent = RETRY + Duration::from_secs(15);
+        assert_eq!(
+            began.elapsed() + Duration::from_millis(1),
+            silent + aside("two")
+        );
+        // What is left of 20 s is for what is read and written before the first grant.
+        assert!(began.elapsed() < Duration::from_millis(17_100));
+    })
+    .await;
+}
+
+#[test]
+fn replicas_look_some_milliseconds_apart() {
+    let names: Vec<String> = (0..100).map(|it| format!("controller-{it}_1")).collect();
+    let apart: std::collections::BTreeSet<Duration> =
+        names.iter().map(|name| aside(name)).collect();
+    let millis = Duration::from_millis;
+    assert!(apart.len() > 10, "{apart:?}");
+    assert!(apart.iter().all(|it| (millis(1)..=millis(20)).contains(it)));
 }
 
 #[tokio::test(start_paused = true)]

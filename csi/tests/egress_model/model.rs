@@ -40,6 +40,8 @@ pub(crate) enum Step {
     Jump(usize, i64),
     /// The policy changes.
     Limit,
+    /// The policy names another window.
+    Edit,
     /// Time passes.
     Tick,
 }
@@ -78,7 +80,10 @@ impl Model for Setting {
         for controller in 0..self.controllers {
             let own = &world.controllers[controller];
             for account in 0..self.accounts {
-                if own.ledgers[account] != world.ledgers[account] || own.limit != world.limit {
+                if own.ledgers[account] != world.ledgers[account]
+                    || own.limit != world.limit
+                    || own.is_edited != world.is_edited
+                {
                     steps.push(Step::SeeLedger(controller, account));
                 }
                 steps.push(Step::Turn(controller, account));
@@ -99,6 +104,9 @@ impl Model for Setting {
         }
         if world.limit + 1 < self.limits.len() {
             steps.push(Step::Limit);
+        }
+        if self.edited.is_some() && !world.is_edited {
+            steps.push(Step::Edit);
         }
         if world.clock < self.ticks {
             steps.push(Step::Tick);
@@ -133,6 +141,7 @@ impl Model for Setting {
                 next.used.jumps += 1;
             }
             Step::Limit => next.limit += 1,
+            Step::Edit => next.is_edited = true,
             Step::Tick => next.clock += 1,
         }
         if next == *world {
@@ -153,7 +162,8 @@ impl Model for Setting {
                 accounts(setting).all(|account| {
                     let now = world.time(account, setting);
                     let ledger = &world.ledgers[account];
-                    world.charged_in_window(account, setting) <= ledger.used(&setting.window, now)
+                    let window = world.window(account, setting);
+                    world.charged_in_window(account, setting) <= ledger.used(&window, now)
                 })
             }),
             Property::always(WRONG, |_, world: &World| world.wrong.is_none()),
@@ -183,8 +193,19 @@ impl Model for Setting {
                 |setting: &Self, world: &World| {
                     let now = world.time(0, setting);
                     let ledger = &world.ledgers[0];
-                    let settled = ledger.settled(&setting.window, now);
+                    let settled = ledger.settled(&world.window(0, setting), now);
                     settled > 0 && settled > world.charged_in_window(0, setting)
+                },
+            ));
+        }
+        if self.edited.is_some() && self.flaw.is_none() {
+            properties.push(Property::sometimes(
+                "what was spent before an edit counts after it",
+                |setting: &Self, world: &World| {
+                    let window = world.window(0, setting);
+                    let ledger = &world.ledgers[0];
+                    let now = world.time(0, setting);
+                    Some(window) == setting.edited && ledger.settled(&window, now) > 0
                 },
             ));
         }
@@ -220,12 +241,13 @@ fn accounts(setting: &Setting) -> std::ops::Range<usize> {
 }
 
 impl Flaw {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::CountsFromTheAnswer,
         Self::AnswersBeforeItWrites,
         Self::WritesWithoutVersion,
         Self::RemembersItsLease,
         Self::ReportsAndGoesOn,
         Self::GoesByTheWallClock,
+        Self::KeepsKeysAtAnEdit,
     ];
 }

@@ -13,6 +13,11 @@ pub(crate) const HOURLY: Window = Window::Calendar {
     period: CalendarPeriod::Hourly,
     offset_seconds: 0,
 };
+/// The same in a time zone that is half an hour ahead.
+pub(crate) const AHEAD: Window = Window::Calendar {
+    period: CalendarPeriod::Hourly,
+    offset_seconds: 2 * TICK,
+};
 /// The last hour.
 pub(crate) const ROLLING: Window = Window::Rolling { seconds: 4 * TICK };
 
@@ -23,6 +28,8 @@ pub(crate) struct Setting {
     pub(crate) controllers: usize,
     pub(crate) accounts: usize,
     pub(crate) window: Window,
+    /// The window that takes its place at some time.
+    pub(crate) edited: Option<Window>,
     /// Limits, each following the one before at any time.
     pub(crate) limits: Vec<u64>,
     /// What a load says it will need.
@@ -56,9 +63,17 @@ pub(crate) enum Flaw {
     ReportsAndGoesOn,
     /// Grants end by the wall clock of whoever looks, and the rest that was never reported is given to others.
     GoesByTheWallClock,
+    /// When a window is edited, what is settled is read as though it had always been the new one.
+    KeepsKeysAtAnEdit,
 }
 
 impl Setting {
+    /// The window that the policy names, before or after it was edited.
+    pub(crate) fn window(&self, is_edited: bool) -> &Window {
+        let edited = self.edited.as_ref().filter(|_| is_edited);
+        edited.unwrap_or(&self.window)
+    }
+
     /// Two nodes, two controllers, one budget of three bytes, grants of two, and nothing that goes wrong.
     pub(crate) fn new() -> Self {
         Self {
@@ -66,6 +81,7 @@ impl Setting {
             controllers: 2,
             accounts: 1,
             window: HOURLY,
+            edited: None,
             limits: vec![3],
             foreseen: 2,
             ledger: ledger::Rules {

@@ -22,6 +22,8 @@ pub(crate) struct World {
     pub(crate) leases: Vec<Part<Lease>>,
     /// Which of the setting's limits holds.
     pub(crate) limit: usize,
+    /// Whether the policy names the setting's other window.
+    pub(crate) is_edited: bool,
     pub(crate) controllers: Vec<Part<Controller>>,
     pub(crate) nodes: Vec<Part<Node>>,
     /// What was charged, by account and by the time that the world says it was.
@@ -37,6 +39,7 @@ pub(crate) struct Controller {
     pub(crate) ledgers: Vec<Part<Ledger>>,
     pub(crate) leases: Vec<Part<Lease>>,
     pub(crate) limit: usize,
+    pub(crate) is_edited: bool,
     pub(crate) sightings: Vec<Sightings>,
     /// How far its wall clock is ahead, in ticks.
     pub(crate) ahead: i64,
@@ -83,6 +86,7 @@ impl World {
             ledgers: ledgers.clone(),
             leases: leases.clone(),
             limit: 0,
+            is_edited: false,
             sightings: vec![Sightings::default(); setting.accounts],
             ahead: 0,
         });
@@ -92,6 +96,7 @@ impl World {
             ledgers,
             leases,
             limit: 0,
+            is_edited: false,
             controllers: vec![controller; setting.controllers],
             nodes: nodes.collect(),
             charged: vec![Part::new(BTreeMap::new()); setting.accounts],
@@ -114,12 +119,18 @@ impl World {
         }
     }
 
+    /// The window that an account's bytes are counted in: that of the last entry.
+    pub(crate) fn window(&self, account: usize, setting: &Setting) -> Window {
+        self.ledgers[account].window.unwrap_or(setting.window)
+    }
+
     /// What was charged in the window that is open.
     pub(crate) fn charged_in_window(&self, account: usize, setting: &Setting) -> u64 {
         let now = self.time(account, setting);
+        let window = self.window(account, setting);
         self.charged[account]
             .iter()
-            .filter(|(then, _)| is_in_window(&setting.window, **then, now))
+            .filter(|(then, _)| is_in_window(&window, **then, now))
             .map(|(_, bytes)| bytes)
             .sum()
     }
@@ -140,11 +151,17 @@ impl World {
         }
         for account in 0..setting.accounts {
             let time = self.time(account, setting);
-            self.charged[account].change(|charged| {
-                *charged.entry(time).or_default() += 1;
-                charged.retain(|then, _| is_in_window(&setting.window, *then, time));
-            });
+            self.charged[account].change(|charged| *charged.entry(time).or_default() += 1);
+            self.forget(account, setting);
         }
+    }
+
+    /// What is not in the window that is open is of no interest any more.
+    fn forget(&mut self, account: usize, setting: &Setting) {
+        let time = self.time(account, setting);
+        let window = self.window(account, setting);
+        self.charged[account]
+            .change(|charged| charged.retain(|then, _| is_in_window(&window, *then, time)));
     }
 
     /// The write under way arrives, and its sender hears of it.
@@ -190,12 +207,13 @@ impl World {
 
     pub(crate) fn see_ledger(&mut self, controller: usize, account: usize) {
         let now = self.monotonic();
-        let limit = self.limit;
+        let (limit, is_edited) = (self.limit, self.is_edited);
         let current = self.ledgers[account].clone();
         self.controllers[controller].change(|own| {
             own.sightings[account].observe(&current, now);
             own.ledgers[account] = current;
             own.limit = limit;
+            own.is_edited = is_edited;
         });
     }
 
@@ -207,26 +225,34 @@ impl World {
     /// What a controller would make of a ledger, by what it has seen.
     pub(crate) fn turned(&self, controller: usize, index: usize, setting: &Setting) -> Turned {
         let own = &self.controllers[controller];
-        let ledger = &own.ledgers[index];
+        let window = setting.window(own.is_edited);
+        let mut ledger = own.ledgers[index].clone();
+        if setting.flaw == Some(Flaw::KeepsKeysAtAnEdit) {
+            ledger.change(|ledger| ledger.window = ledger.window.map(|_| *window));
+        }
         let wall = (i64::from(self.clock) + own.ahead) * TICK;
         let expired = if setting.flaw == Some(Flaw::GoesByTheWallClock) {
-            by_wall_clock(ledger, wall)
+            by_wall_clock(&ledger, wall)
         } else {
             let mut sightings = own.sightings[index].clone();
-            sightings.observe(ledger, self.monotonic())
+            sightings.observe(&ledger, self.monotonic())
         };
         let mut asks = Asks::default();
         for lease in &own.leases {
             asks.update(lease);
         }
-        ledger.turn(&Turn {
+        let mut turned = ledger.turn(&Turn {
             limit: setting.limits[own.limit],
-            window: &setting.window,
+            window,
             wall,
             asks: asks.of(&account(index)),
             expired: &expired,
             rules: &setting.ledger,
-        })
+        });
+        if turned.ledger.is_none() && ledger != own.ledgers[index] {
+            turned.ledger = Some(Ledger::clone(&ledger));
+        }
+        turned
     }
 
     /// Takes a turn and writes it, if there is something to write and the write is not refused.
@@ -240,14 +266,22 @@ impl World {
             return;
         };
         let now = next.as_of;
-        let most = before.used(&setting.window, now).max(next.limit);
-        if next.used(&setting.window, now) > most {
+        let own = self.controllers[controller].clone();
+        let window = setting.window(own.is_edited);
+        let most = before.used(window, now).max(next.limit);
+        if next.used(window, now) > most {
             self.wrong = Some("a turn gave away what is not there");
         }
+        if next.window != before.window {
+            // What the window before had let go cannot be in the new one.
+            self.forget(index, setting);
+        }
         self.ledgers[index] = Part::new(next);
-        let limit = self.controllers[controller].limit;
         self.see_ledger(controller, index);
-        self.controllers[controller].change(|own| own.limit = limit);
+        self.controllers[controller].change(|known| {
+            known.limit = own.limit;
+            known.is_edited = own.is_edited;
+        });
         let again = self.turned(controller, index, setting).ledger;
         if again.is_some() && setting.flaw.is_none() {
             self.wrong = Some("a turn that was taken twice changed something");
@@ -270,7 +304,7 @@ impl World {
         let find = |account: &Account| {
             ledgers.get(account).map(|ledger| Book {
                 ledger,
-                window: &setting.window,
+                window: setting.window(own.is_edited),
                 rules: &setting.ledger,
             })
         };

@@ -140,13 +140,14 @@ pub fn read_ledger(status: &EgressBudgetStatus) -> Ledger {
     Ledger {
         limit: read(status.limit_bytes),
         as_of: status.as_of,
+        window: Window::read(&status.window),
         settled,
         rows,
         crowd: crowd.collect(),
     }
 }
 
-/// Writes a ledger, and in words what of the window is used and left.
+/// Writes a ledger, and in words what of a window is used and left.
 pub fn write_ledger(ledger: &Ledger, window: &Window) -> EgressBudgetStatus {
     let settled = ledger.settled.iter().map(|(key, bytes)| SettledLine {
         start: key.start_unix,
@@ -165,11 +166,12 @@ pub fn write_ledger(ledger: &Ledger, window: &Window) -> EgressBudgetStatus {
         bytes: written(crowd.bytes),
         duration_seconds: i64::from(crowd.seconds),
     });
+    let booked = ledger.window.map(|booked| booked.to_string());
     let used = ByteSize(ledger.used(window, ledger.as_of));
     let left = ByteSize(ledger.room(window, ledger.as_of));
     EgressBudgetStatus {
         limit_bytes: written(ledger.limit),
-        window: window.to_string(),
+        window: booked.unwrap_or_default(),
         as_of: ledger.as_of,
         settled: settled.collect(),
         outstanding: outstanding.collect(),
@@ -206,6 +208,7 @@ mod tests {
         let ledger = Ledger {
             limit: 8 << 30,
             as_of: 90_000,
+            window: Some(DAILY),
             settled: BTreeMap::from([(WindowKey { start_unix: 86_400 }, 1 << 30)]),
             rows: BTreeMap::from([("a".to_owned(), row)]),
             crowd: vec![Crowd {
@@ -216,6 +219,7 @@ mod tests {
         };
         let status = write_ledger(&ledger, &DAILY);
         assert_eq!(read_ledger(&status), ledger);
+        assert_eq!(status.window, "Daily");
         assert_eq!(status.used.as_deref(), Some("5.0 GiB of 8.0 GiB"));
         assert_eq!(status.left.as_deref(), Some("3.0 GiB"));
         assert_eq!(status.outstanding_bytes, 4 << 30);

@@ -320,8 +320,11 @@ fn more_nodes_than_rows_are_held_together() {
 
 #[test]
 fn times_of_many_kinds_of_windows_stay_few() {
-    let mut ledger = Ledger::new(1_000);
     let week = Window::Rolling { seconds: 604_800 };
+    let mut ledger = Ledger {
+        window: Some(week),
+        ..Ledger::new(1_000)
+    };
     for minute in 0..60 {
         ledger.settled.insert(
             WindowKey {

@@ -70,8 +70,10 @@ pub enum Ending {
 impl Ledger {
     /// Takes a turn. The answer's ledger must be written with the version of this one as precondition.
     pub fn turn(&self, turn: &Turn<'_>) -> Turned {
+        let mut ledger = self.clone();
+        ledger.carry(turn.window);
         let mut next = Next {
-            ledger: self.clone(),
+            ledger,
             now: self.time(turn.wall),
             turn,
             effects: Vec::new(),
@@ -221,6 +223,7 @@ impl Next<'_> {
             ledger, now, turn, ..
         } = self;
         ledger.as_of = *now;
+        ledger.window = Some(*turn.window);
         ledger
             .settled
             .retain(|key, _| turn.window.counts(*key, *now));

@@ -117,7 +117,24 @@ fn windows_are_shown_as_they_are_written() {
             "Monthly -03:30",
         ),
     ] {
-        assert_eq!(window(json).unwrap().to_string(), shown);
+        let window = window(json).unwrap();
+        assert_eq!(window.to_string(), shown);
+        assert_eq!(Window::read(shown), Some(window));
+    }
+}
+
+#[test]
+fn what_shows_no_window_is_read_as_none() {
+    for shown in [
+        "",
+        "Yearly",
+        "Daily 02:00",
+        "Daily +02:00 ",
+        "24h UTC",
+        "30m",
+        "daily",
+    ] {
+        assert_eq!(Window::read(shown), None, "{shown}");
     }
 }
 
@@ -246,9 +263,23 @@ proptest! {
 
     #[test]
     fn hostile_windows_never_panic(rolling in "\\PC{0,10}|[0-9]{1,25}[mhds]{1,2}", zone in "\\PC{0,10}|[-+][0-9:]{0,8}") {
+        Window::read(&rolling);
+        Window::read(&format!("Daily {zone}"));
         let mut written = BudgetWindow { rolling: Some(rolling), ..BudgetWindow::default() };
         Window::parse(&written).ok();
         written = BudgetWindow { calendar: Some(CalendarPeriod::Daily), time_zone: Some(zone), ..BudgetWindow::default() };
         Window::parse(&written).ok();
+    }
+
+    #[test]
+    fn a_window_is_read_as_it_is_shown(
+        rolling in some_rolling(),
+        period in select(&PERIODS[..]),
+        minutes in -899i64..=899,
+    ) {
+        let calendar = Window::Calendar { period, offset_seconds: minutes * 60 };
+        for window in [rolling, calendar] {
+            prop_assert_eq!(Window::read(&window.to_string()), Some(window));
+        }
     }
 }

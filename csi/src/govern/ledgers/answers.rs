@@ -83,8 +83,12 @@ impl World {
         let ledger = match standing {
             Standing::Open(_) => ledger?,
             // What was granted before is told.
-            Standing::Closed(_) | Standing::Malformed | Standing::Gone if is_held() => ledger?,
-            Standing::Closed(_) | Standing::Malformed | Standing::Gone => {
+            Standing::Closed(_) | Standing::Malformed | Standing::Removed | Standing::Gone
+                if is_held() =>
+            {
+                ledger?
+            }
+            Standing::Closed(_) | Standing::Malformed | Standing::Removed | Standing::Gone => {
                 let since = *self.absent.get(account)?;
                 let is_sure = now.monotonic.saturating_sub(since) >= GRACE;
                 is_sure.then_some(&self.nothing)?

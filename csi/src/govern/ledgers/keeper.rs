@@ -9,14 +9,17 @@ use tokio::sync::watch::Sender;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonnage_cache::clock::{Clock, unix_millis};
 
+use super::answers::LeaseWrite;
 use super::objects::account_of;
+use super::record;
 use super::store::{Failure, Store};
-use super::turns::{Deletion, LedgerWrite, Turns};
+use super::turns::{Creation, Deletion, LedgerWrite, Turns};
+use super::waits::{Object, Outcomes, Waits};
 use super::watch::Watches;
 use super::world::{Change, Moment, World};
-use crate::egress::ledger::{Effect, Ending, Rules};
+use crate::egress::ledger::Rules;
 use crate::egress::terms::{Account, PolicyUid};
-use crate::govern::audit::{Audit, Entry, Event, PolicyLine};
+use crate::govern::audit::Audit;
 use crate::govern::status::BudgetFigure;
 
 /// How often something is done.
@@ -27,6 +30,8 @@ const FIGURES: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 16;
 /// Longest pause after failures.
 const PAUSE: Duration = Duration::from_secs(10);
+/// Most kinds of failures that are complained about until all is well again.
+const MOST_COMPLAINTS: usize = 8;
 
 /// Reads, decides and writes, in turn.
 pub(super) struct Keeper {
@@ -39,10 +44,12 @@ pub(super) struct Keeper {
     unmade: Vec<Account>,
     /// Objects that have a ledger's name and are none, once they were told.
     foreign: BTreeSet<String>,
-    /// Turns in a row in which something could not be written.
+    /// Turns in a row in which the API server failed everybody.
     failures: u32,
-    /// What was complained about last, so that an outage is told once.
-    complained: Option<Failure>,
+    /// What could not be written.
+    waits: Waits,
+    /// What was complained about, so that an outage is told once.
+    complained: Vec<Failure>,
 }
 
 impl Keeper {
@@ -57,16 +64,18 @@ impl Keeper {
             unmade: Vec::new(),
             foreign: BTreeSet::new(),
             failures: 0,
-            complained: None,
+            waits: Waits::default(),
+            complained: Vec::new(),
         }
     }
 
-    /// Keeps the ledgers for ever.
+    /// Keeps the ledgers for ever. The first turn is taken at the moment at which everything is read: nodes wait for it since the last
+    /// leader died.
     pub(super) async fn keep(&mut self, figures: &Sender<Vec<BudgetFigure>>) {
-        let mut turns = tokio::time::interval(TURN);
+        let begun = Instant::now();
+        let mut turns = tokio::time::interval_at(begun, TURN);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut due = Instant::now();
-        let mut told = Instant::now();
+        let (mut due, mut told) = (begun, begun);
         loop {
             tokio::select! {
                 changes = self.watches.next() => {
@@ -74,11 +83,11 @@ impl Keeper {
                         self.world.change(change);
                     }
                 }
-                now = turns.tick() => {
-                    if self.watches.are_read() && now >= due {
+                now = turns.tick(), if self.watches.are_read() => {
+                    if now >= due {
                         due = now + self.turn().await;
                     }
-                    if self.watches.are_read() && now >= told {
+                    if now >= told {
                         told = now + FIGURES;
                         figures.send_replace(self.world.figures());
                     }
@@ -90,26 +99,42 @@ impl Keeper {
     /// One turn; says how long to wait for the next.
     async fn turn(&mut self) -> Duration {
         self.store.try_again();
-        let mut worst = self.create().await;
-        worst = self.settle().await.or(worst);
-        worst = self.answer().await.or(worst);
-        worst = self.tell().await.or(worst);
-        let Some(failure) = worst else {
-            if std::mem::take(&mut self.failures) > 0 {
-                tracing::info!("the ledgers of byte budgets are kept again");
-            }
-            self.complained = None;
-            return Duration::ZERO;
-        };
-        self.failures = self.failures.saturating_add(1);
-        if self.complained.as_ref() == Some(&failure) {
-            tracing::debug!(%failure, "a ledger, a grant or a status could not be written");
-        } else {
-            tracing::warn!(%failure, "a ledger, a grant or a status could not be written; it is tried again");
-            self.complained = Some(failure);
+        let mut outcomes = Outcomes::default();
+        self.create(&mut outcomes).await;
+        self.settle(&mut outcomes).await;
+        self.answer(&mut outcomes).await;
+        self.tell(&mut outcomes).await;
+        self.pause(outcomes)
+    }
+
+    /// How long everybody waits: not at all, unless the API server fails everybody. An object that fails alone waits alone.
+    fn pause(&mut self, outcomes: Outcomes) -> Duration {
+        self.complain(&outcomes);
+        if self.store.is_silent() || outcomes.are_all_bad() {
+            self.failures = self.failures.saturating_add(1);
+            let doubled = 2u32.saturating_pow(self.failures.min(8));
+            return TURN.saturating_mul(doubled).min(PAUSE);
         }
-        let doubled = 2u32.saturating_pow(self.failures.min(8));
-        TURN.saturating_mul(doubled).min(PAUSE)
+        if std::mem::take(&mut self.failures) > 0 {
+            tracing::info!("the ledgers of byte budgets are kept again");
+        }
+        self.waits.learn(outcomes, Instant::now());
+        Duration::ZERO
+    }
+
+    fn complain(&mut self, outcomes: &Outcomes) {
+        if outcomes.failed.is_empty() && self.waits.is_empty() {
+            self.complained.clear();
+        }
+        for (object, failure) in &outcomes.failed {
+            let is_told = self.complained.contains(failure);
+            if is_told || self.complained.len() >= MOST_COMPLAINTS {
+                tracing::debug!(?object, %failure, "a ledger, a grant or a status could not be written");
+            } else {
+                tracing::warn!(?object, %failure, "a ledger, a grant or a status could not be written; it is tried again");
+                self.complained.push(failure.clone());
+            }
+        }
     }
 
     /// An account cannot have a ledger, because something else has its name. The others do not wait for it.
@@ -133,8 +158,12 @@ impl Keeper {
     }
 
     /// Makes the objects that are missing.
-    async fn create(&mut self) -> Option<Failure> {
+    async fn create(&mut self, outcomes: &mut Outcomes) {
         let creations = self.world.creations(self.now());
+        let ledger = |creation: &Creation| Object::Ledger(creation.name.clone());
+        let (creations, waiting) = self.waits.part(creations, ledger);
+        let accounts = waiting.iter().map(|creation| account_of(&creation.spec));
+        self.unmade.extend(accounts);
         let store = &self.store;
         let made = each(creations, |creation| async move {
             let made = match store.create(&creation).await {
@@ -149,24 +178,31 @@ impl Keeper {
             (creation, made)
         })
         .await;
-        let mut worst = None;
         for (creation, made) in made {
+            let object = ledger(&creation);
             match made {
-                Ok(budget) => self.world.change(Change::Budget(Box::new(budget))),
+                Ok(budget) => {
+                    outcomes.done(object);
+                    self.world.change(Change::Budget(Box::new(budget)));
+                }
                 // It is looked at again in the next round.
                 Err(Failure::Foreign(why)) => self.complain_of(creation.name, &why),
                 Err(failure) => {
                     self.unmade.push(account_of(&creation.spec));
-                    worst = Some(failure);
+                    outcomes.fails(object, failure);
                 }
             }
         }
-        worst
     }
 
     /// Writes ledgers, and then what they did into the audit log.
-    async fn settle(&mut self) -> Option<Failure> {
+    async fn settle(&mut self, outcomes: &mut Outcomes) {
         let Turns { ledgers, deletions } = self.world.turns(self.now());
+        let ledger = |write: &LedgerWrite| Object::Ledger(write.name.clone());
+        let (ledgers, waiting) = self.waits.part(ledgers, ledger);
+        for write in waiting {
+            self.world.retry_account(write.account);
+        }
         let store = &self.store;
         let written = each(ledgers, |write| async move {
             let version = store.write(&write).await;
@@ -177,10 +213,11 @@ impl Keeper {
             (write, version, newest)
         })
         .await;
-        let mut worst = None;
         for (write, version, newest) in written {
+            let object = ledger(&write);
             match version {
                 Ok(version) => {
+                    outcomes.done(object);
                     self.world.wrote(&write, version);
                     self.record(&write);
                     continue;
@@ -195,7 +232,7 @@ impl Keeper {
                     let name = write.name.clone();
                     self.world.change(Change::BudgetGone(name));
                 }
-                Err(failure) => worst = Some(failure),
+                Err(failure) => outcomes.fails(object, failure),
             }
             match newest {
                 Some(Some(budget)) => self.world.change(Change::Budget(Box::new(budget))),
@@ -207,20 +244,25 @@ impl Keeper {
         for account in self.unmade.drain(..) {
             self.world.retry_account(account);
         }
-        self.delete(deletions).await.or(worst)
+        self.delete(deletions, outcomes).await;
     }
 
-    async fn delete(&mut self, deletions: Vec<Deletion>) -> Option<Failure> {
+    async fn delete(&mut self, deletions: Vec<Deletion>, outcomes: &mut Outcomes) {
+        let ledger = |deletion: &Deletion| Object::Ledger(deletion.name.clone());
+        // Those that wait are looked at again in the next round.
+        let (deletions, _) = self.waits.part(deletions, ledger);
         let store = &self.store;
         let deleted = each(deletions, |deletion| async move {
             let deleted = store.delete(&deletion).await;
             (deletion, deleted)
         })
         .await;
-        let mut worst = None;
-        for (Deletion { name, .. }, deleted) in deleted {
+        for (deletion, deleted) in deleted {
+            let object = ledger(&deletion);
             match deleted {
                 Ok(()) | Err(Failure::Gone) => {
+                    let name = deletion.name;
+                    outcomes.done(object);
                     tracing::info!(
                         budget = name,
                         "the ledger of a budget that is gone was deleted"
@@ -229,39 +271,44 @@ impl Keeper {
                 }
                 // It is looked at again in the next round.
                 Err(Failure::Conflict) => {}
-                Err(failure) => worst = Some(failure),
+                Err(failure) => outcomes.fails(object, failure),
             }
         }
-        worst
     }
 
     /// Tells nodes what they are granted.
-    async fn answer(&mut self) -> Option<Failure> {
+    async fn answer(&mut self, outcomes: &mut Outcomes) {
         let answers = self.world.answers(self.now());
+        let grants = |write: &LeaseWrite| Object::Grants(write.node.clone());
+        let (answers, waiting) = self.waits.part(answers, grants);
+        for write in waiting {
+            self.world.retry_node(write.node);
+        }
         let store = &self.store;
         let told = each(answers, |write| async move {
             let version = store.answer(&write).await;
             (write, version)
         })
         .await;
-        let mut worst = None;
         for (write, version) in told {
+            let object = grants(&write);
             match version {
-                Ok(version) => self.world.answered(write, version),
+                Ok(version) => {
+                    outcomes.done(object);
+                    self.world.answered(write, version);
+                }
                 Err(Failure::Gone) => {}
+                Err(Failure::Conflict) => self.world.retry_node(write.node),
                 Err(failure) => {
                     self.world.retry_node(write.node);
-                    if failure != Failure::Conflict {
-                        worst = Some(failure);
-                    }
+                    outcomes.fails(object, failure);
                 }
             }
         }
-        worst
     }
 
     /// Says at the policies what is new.
-    async fn tell(&mut self) -> Option<Failure> {
+    async fn tell(&mut self, outcomes: &mut Outcomes) {
         let now = self.now();
         let statuses = self.world.statuses(now);
         let store = &self.store;
@@ -270,10 +317,11 @@ impl Keeper {
             (write, told)
         })
         .await;
-        let mut worst = None;
         for (write, told) in told {
+            let object = Object::Status(write.policy.clone());
             match told {
                 Ok(()) => {
+                    outcomes.done(object);
                     if let Some(reason) = &write.overruled {
                         self.record_overrule(&write.uid, reason);
                     }
@@ -282,65 +330,23 @@ impl Keeper {
                 Err(Failure::Gone | Failure::Conflict) => self.world.retry_status(&write, now),
                 Err(failure) => {
                     self.world.retry_status(&write, now);
-                    worst = Some(failure);
+                    outcomes.fails(object, failure);
                 }
             }
         }
-        worst
     }
 
     fn record(&self, write: &LedgerWrite) {
-        let at = unix_millis(self.clock.now());
-        for effect in &write.effects {
-            let entry = entry(&write.account, effect, at);
-            self.audit.record(&Entry {
-                policies: self.policy_lines(&write.account.policy),
-                ..entry
-            });
+        let policy = self.world.rules_of(&write.account.policy);
+        for entry in record::of_ledger(write, policy, unix_millis(self.clock.now())) {
+            self.audit.record(&entry);
         }
     }
 
     fn record_overrule(&self, uid: &PolicyUid, reason: &str) {
-        self.audit.record(&Entry {
-            policies: self.policy_lines(uid),
-            reason: Some(reason.to_owned()),
-            ..Entry::of(Event::Override, unix_millis(self.clock.now()))
-        });
-    }
-
-    fn policy_lines(&self, uid: &PolicyUid) -> Vec<PolicyLine> {
-        let policy = self.world.rules_of(uid);
-        policy.map(PolicyLine::of).into_iter().collect()
-    }
-}
-
-/// What a ledger did, as the audit log has it.
-fn entry(account: &Account, effect: &Effect, at: u64) -> Entry {
-    let (event, node, bytes, reason) = match effect {
-        Effect::Granted { node, bytes, .. } => (Event::Grant, Some(node.clone()), *bytes, None),
-        Effect::Settled {
-            node,
-            granted,
-            spent,
-            ending,
-        } => {
-            let why = match ending {
-                Ending::Reported => "reported by the node",
-                Ending::Lost => {
-                    "counted in full: the node's service began anew, or its report was lost"
-                }
-                Ending::Expired => "counted in full: its time was over",
-            };
-            let reason = format!("of {granted} bytes granted; {why}");
-            (Event::Settle, node.clone(), *spent, Some(reason))
-        }
-    };
-    Entry {
-        account: Some(account.clone()),
-        node,
-        bytes,
-        reason,
-        ..Entry::of(event, at)
+        let at = unix_millis(self.clock.now());
+        let entry = record::of_overrule(reason, self.world.rules_of(uid), at);
+        self.audit.record(&entry);
     }
 }
 

@@ -17,7 +17,10 @@ pub(super) enum Standing<'a> {
     Closed(&'a Allowance),
     /// Its policy cannot be read: until somebody mends it, nothing changes.
     Malformed,
-    /// There is no such budget.
+    /// Its policy names no such budget any more: what it has is counted to its end by what the ledger says of itself, so that a budget
+    /// that is put back finds it.
+    Removed,
+    /// There is no such policy.
     Gone,
 }
 
@@ -38,7 +41,7 @@ impl<'a> Standing<'a> {
             allowance.name == account.budget && allowance.shared == account.namespace.is_none()
         };
         let Some(allowance) = rules.budgets.iter().find(is_it) else {
-            return Self::Gone;
+            return Self::Removed;
         };
         let is_selected = account.namespace.as_ref().is_none_or(|namespace| {
             let labels = namespaces.get(&namespace.0);
@@ -55,7 +58,7 @@ impl<'a> Standing<'a> {
     pub(super) fn allowance(&self) -> Option<&'a Allowance> {
         match self {
             Self::Open(allowance) | Self::Closed(allowance) => Some(allowance),
-            Self::Malformed | Self::Gone => None,
+            Self::Malformed | Self::Removed | Self::Gone => None,
         }
     }
 
@@ -74,7 +77,7 @@ impl<'a> Standing<'a> {
             (Self::Closed(_), Some(namespace)) => {
                 format!("{policy} does not select namespace {namespace} any more")
             }
-            (Self::Closed(_), None) | (Self::Gone, _) => {
+            (Self::Closed(_), None) | (Self::Removed | Self::Gone, _) => {
                 format!("{policy} has no budget {budget} of this scope any more")
             }
         };

@@ -3,11 +3,12 @@
 use super::objects::{BudgetObject, PolicyObject};
 use super::world::{Moment, World};
 use crate::crd::EgressPolicyStatus;
+use crate::egress::explain::tariff::is_rival;
 use crate::egress::terms::PolicyUid;
 use crate::govern::status::{BudgetFigure, OVERRULED, Picture, StatusWrite, roll_up};
 
-/// Most budgets that figures are told of.
-const MOST_FIGURES: usize = 600;
+/// Most ledgers that figures are told of.
+const MOST_FIGURES: usize = 2_000;
 
 impl World {
     /// Statuses that say something new.
@@ -22,7 +23,7 @@ impl World {
         let policy = self.policies.get(&uid)?;
         let before = policy.status.as_ref();
         let denied = before.and_then(|before| before.denied.as_ref());
-        let denied = self.tally.denied(&uid, denied);
+        let denied = self.tally.denied(&uid, denied, now.wall);
         let picture = Picture {
             denied,
             ..self.picture(policy, now.wall)
@@ -45,8 +46,10 @@ impl World {
     fn picture<'a>(&'a self, policy: &'a PolicyObject, now: i64) -> Picture<'a> {
         let uid = &policy.rules.uid;
         let is_its = |budget: &&BudgetObject| budget.spec.policy_uid == uid.0;
+        let mut others = self.policies.values();
         Picture {
             policy: &policy.rules,
+            has_rival: others.any(|other| is_rival(&other.rules, &policy.rules)),
             changed_by: policy.changed_by.as_deref(),
             before: policy.status.as_ref(),
             budgets: self.budgets.values().filter(is_its).collect(),
@@ -69,22 +72,29 @@ impl World {
         self.board.is_new(&write.uid);
     }
 
-    /// What is used of each budget, as of the last turn: at most six for each policy.
+    /// What is used of each budget, as of the last turn, by its ledger; of too many ledgers, those with the least left.
     pub fn figures(&self) -> Vec<BudgetFigure> {
-        let read = |number: i64| u64::try_from(number).unwrap_or_default();
-        let policies = self.policies.values();
-        let figures = policies.flat_map(|policy| {
-            let status = roll_up(self.picture(policy, self.now));
-            let name = &policy.rules.name;
-            let budgets = status.budgets.into_iter();
-            budgets.map(move |budget| BudgetFigure {
-                policy: name.clone(),
-                budget: budget.name,
-                limit_bytes: read(budget.limit_bytes),
-                used_bytes: read(budget.used_bytes),
-            })
-        });
-        figures.take(MOST_FIGURES).collect()
+        let budgets = self.budgets.values();
+        let mut figures: Vec<BudgetFigure> =
+            budgets.filter_map(|budget| self.figure(budget)).collect();
+        if figures.len() > MOST_FIGURES {
+            figures.sort_by_key(|figure| figure.limit_bytes.saturating_sub(figure.used_bytes));
+            figures.truncate(MOST_FIGURES);
+        }
+        figures
+    }
+
+    fn figure(&self, budget: &BudgetObject) -> Option<BudgetFigure> {
+        let account = budget.account();
+        let allowance = self.standing(&account).allowance()?;
+        let ledger = &budget.ledger;
+        Some(BudgetFigure {
+            policy: budget.spec.policy.clone(),
+            budget: account.budget,
+            namespace: account.namespace.map(|namespace| namespace.0),
+            limit_bytes: allowance.limit_bytes,
+            used_bytes: ledger.used(&allowance.window, ledger.time(self.now)),
+        })
     }
 }
 

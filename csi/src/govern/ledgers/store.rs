@@ -1,7 +1,7 @@
 //! Reading and writing the objects. Every write of a ledger or of grants carries the version that was read, so that of two
-//! controllers one succeeds; nothing here is tried twice.
+//! controllers one succeeds; nothing here is tried twice. While the API server does not answer, it is not asked either.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -16,6 +16,7 @@ use tonnage_cache::error::chain;
 
 use super::answers::LeaseWrite;
 use super::objects::BudgetObject;
+use super::silence::Silence;
 use super::turns::{Creation, Deletion, LedgerWrite};
 use crate::crd::{EgressBudget, EgressLease, EgressLeaseSpec, EgressPolicy};
 use crate::govern::status::StatusWrite;
@@ -45,9 +46,15 @@ pub(super) enum Failure {
     /// Any other answer.
     #[error("the API server answers {0}")]
     Status(u16),
-    /// No answer, or none that can be understood; perhaps it was done.
+    /// An answer that cannot be understood; perhaps it was done.
+    #[error("the API server's answer cannot be understood")]
+    Unclear,
+    /// No answer; perhaps it was done.
     #[error("the API server does not answer")]
     Silent,
+    /// It was not asked, because it answers nobody.
+    #[error("the API server is not asked, because it does not answer")]
+    Skipped,
 }
 
 /// The objects.
@@ -59,8 +66,7 @@ pub(super) struct Store {
     leases: Api<EgressLease>,
     policies: Api<DynamicObject>,
     kind: ApiResource,
-    /// Whether an answer did not come in this turn: the others are not waited for.
-    is_silent: AtomicBool,
+    silence: Mutex<Silence>,
 }
 
 impl Store {
@@ -72,13 +78,22 @@ impl Store {
             leases: Api::all(client.clone()),
             policies: Api::all_with(client, &kind),
             kind,
-            is_silent: AtomicBool::new(false),
+            silence: Mutex::default(),
         }
     }
 
     /// Another turn begins.
     pub(super) fn try_again(&self) {
-        self.is_silent.store(false, Ordering::Relaxed);
+        self.silence().try_again();
+    }
+
+    /// Whether nobody is answered.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silence().is_total()
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes an object with an empty ledger, owned by its policy.
@@ -95,13 +110,14 @@ impl Store {
         let mut object = EgressBudget::new(name, spec.clone());
         object.metadata.owner_references = Some(vec![owner]);
         let params = params();
-        let made = self.ask(self.budgets.create(&params, &object)).await?;
+        let answer = self.budgets.create(&params, &object);
+        let made = self.ask(name, answer).await?;
         BudgetObject::read(&made).map_err(Failure::Foreign)
     }
 
     /// Reads an object.
     pub(super) async fn read(&self, name: &str) -> Result<Option<BudgetObject>, Failure> {
-        let Some(object) = self.ask(self.any.get_opt(name)).await? else {
+        let Some(object) = self.ask(name, self.any.get_opt(name)).await? else {
             return Ok(None);
         };
         let read = object
@@ -125,8 +141,8 @@ impl Store {
         };
         let params = params();
         let answer = self.budgets.replace_status(&write.name, &params, &object);
-        let written = self.ask(answer).await?;
-        written.resource_version().ok_or(Failure::Silent)
+        let written = self.ask(&write.name, answer).await?;
+        written.resource_version().ok_or(Failure::Unclear)
     }
 
     /// Deletes an object, if it is the one that was read.
@@ -139,7 +155,7 @@ impl Store {
             ..DeleteParams::default()
         };
         let answer = self.any.delete(&deletion.name, &params);
-        self.ask(answer).await.map(drop)
+        self.ask(&deletion.name, answer).await.map(drop)
     }
 
     /// Tells a node what it is granted; says at which version its object is then.
@@ -156,8 +172,8 @@ impl Store {
         };
         let params = params();
         let answer = self.leases.replace_status(&write.node, &params, &object);
-        let written = self.ask(answer).await?;
-        written.resource_version().ok_or(Failure::Silent)
+        let written = self.ask(&write.node, answer).await?;
+        written.resource_version().ok_or(Failure::Unclear)
     }
 
     /// Says something of a policy.
@@ -170,34 +186,49 @@ impl Store {
         });
         let (params, patch) = (PatchParams::apply(MANAGER).force(), Patch::Apply(&object));
         let answer = self.policies.patch_status(&write.policy, &params, &patch);
-        self.ask(answer).await.map(drop)
+        self.ask(&write.policy, answer).await.map(drop)
     }
 
     async fn ask<T>(
         &self,
+        object: &str,
         answer: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Failure> {
-        if self.is_silent.load(Ordering::Relaxed) {
-            return Err(Failure::Silent);
-        }
-        match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(kube::Error::Api(status))) => Err(match status.code {
+        let answers = {
+            let silence = self.silence();
+            if silence.is_total() {
+                return Err(Failure::Skipped);
+            }
+            silence.answers()
+        };
+        let failure = match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) => {
+                self.silence().ends();
+                return Ok(answer);
+            }
+            Ok(Err(kube::Error::Api(status))) => match status.code {
                 404 => Failure::Gone,
                 409 => Failure::Conflict,
                 400 | 401 | 403 | 422 => Failure::Refused(status.message.clone()),
                 code => Failure::Status(code),
-            }),
+            },
+            Ok(Err(kube::Error::SerdeError(error))) => {
+                tracing::debug!(error = chain(&error), object, "an answer is unclear");
+                Failure::Unclear
+            }
             Ok(Err(error)) => {
-                tracing::debug!(error = chain(&error), "the API server failed");
-                self.is_silent.store(true, Ordering::Relaxed);
-                Err(Failure::Silent)
+                tracing::debug!(error = chain(&error), object, "the API server failed");
+                Failure::Silent
             }
-            Err(_) => {
-                self.is_silent.store(true, Ordering::Relaxed);
-                Err(Failure::Silent)
-            }
+            Err(_) => Failure::Silent,
+        };
+        let mut silence = self.silence();
+        if failure == Failure::Silent {
+            silence.goes_on(object, answers);
+        } else {
+            silence.ends();
         }
+        Err(failure)
     }
 }
 

@@ -8,10 +8,10 @@ use super::standing::Standing;
 use super::users;
 use super::world::{Moment, ROUND, World};
 use crate::crd::{EgressBudgetSpec, EgressBudgetStatus, NamespaceUse};
-use crate::egress::compiled::Allowance;
 use crate::egress::ledger::objects::write_ledger;
 use crate::egress::ledger::{Ask, Effect, Ending, Expired, Ledger, Turn};
 use crate::egress::terms::Account;
+use crate::egress::window::Window;
 
 /// An object to be made: an account that is asked for the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,23 +107,19 @@ impl World {
         let expired = self.observe(&name, now.monotonic)?;
         let budget = self.budgets.get(&name)?;
         let standing = self.standing(&account);
-        let Allowance {
-            limit_bytes,
-            window,
-            ..
-        } = standing.allowance()?;
+        let (limit, window) = terms(&standing, &budget.ledger)?;
         let asks = self.asks.of(&account);
         let silenced;
         let asks = match standing {
             Standing::Open(_) => asks,
-            Standing::Closed(_) | Standing::Malformed | Standing::Gone => {
+            Standing::Closed(_) | Standing::Malformed | Standing::Removed | Standing::Gone => {
                 silenced = without_wishes(asks);
                 &silenced
             }
         };
         let turned = budget.ledger.turn(&Turn {
-            limit: *limit_bytes,
-            window,
+            limit,
+            window: &window,
             wall: now.wall,
             asks,
             expired: &expired,
@@ -132,13 +128,14 @@ impl World {
         let ledger = turned.ledger?;
         let users = if account.namespace.is_none() {
             let spent = self.spent(&account, &turned.effects);
-            users::add(&budget.users, &spent, ledger.settled(window, ledger.as_of))
+            let settled = ledger.settled(&window, ledger.as_of);
+            users::add(&budget.users, &spent, settled)
         } else {
             Vec::new()
         };
         let status = EgressBudgetStatus {
             users,
-            ..write_ledger(&ledger, window)
+            ..write_ledger(&ledger, &window)
         };
         Some(LedgerWrite {
             account,
@@ -205,8 +202,8 @@ impl World {
         }
     }
 
-    /// Objects of budgets that are gone, once nobody holds anything of them, and of namespaces that are not selected any more,
-    /// once nothing counts. What belongs to a policy that cannot be read stays.
+    /// Objects of policies that are gone, once nobody holds anything of them, and of budgets that are gone and of namespaces that are not
+    /// selected any more, once nothing counts. What belongs to a policy that cannot be read stays.
     fn deletions(&mut self, now: Moment) -> Vec<Deletion> {
         let names: Vec<String> = self.budgets.keys().cloned().collect();
         names
@@ -220,14 +217,23 @@ impl World {
         let account = account_of(&budget.spec);
         let is_named_so = self.name_of(&account).is_none_or(|right| right == name);
         let ledger = &budget.ledger;
-        let is_over = match self.standing(&account) {
-            Standing::Malformed | Standing::Open(_) if is_named_so => return None,
-            Standing::Closed(allowance) if is_named_so => {
+        let standing = self.standing(&account);
+        let counted = terms(&standing, ledger);
+        let is_over = match (standing, counted) {
+            (Standing::Malformed | Standing::Open(_), _) if is_named_so => return None,
+            (Standing::Closed(_) | Standing::Removed, Some((_, window))) if is_named_so => {
                 let time = ledger.time(now.wall);
                 let is_asked = !self.asks.of(&account).is_empty();
-                !is_asked && ledger.used(&allowance.window, time) == 0
+                !is_asked && ledger.used(&window, time) == 0
             }
-            Standing::Malformed | Standing::Open(_) | Standing::Closed(_) | Standing::Gone => {
+            (
+                Standing::Malformed
+                | Standing::Open(_)
+                | Standing::Closed(_)
+                | Standing::Removed
+                | Standing::Gone,
+                _,
+            ) => {
                 let asks = self.asks.of(&account).clone();
                 let expired = self.observe(&name, now.monotonic)?;
                 is_free(&self.budgets.get(&name)?.ledger, &asks, &expired)
@@ -239,6 +245,17 @@ impl World {
             version: budget.version.clone(),
             name,
         })
+    }
+}
+
+/// By which limit and in which window a ledger's turn is taken, if it is.
+fn terms(standing: &Standing<'_>, ledger: &Ledger) -> Option<(u64, Window)> {
+    match standing {
+        Standing::Open(allowance) | Standing::Closed(allowance) => {
+            Some((allowance.limit_bytes, allowance.window))
+        }
+        Standing::Removed => Some((ledger.limit, ledger.window?)),
+        Standing::Malformed | Standing::Gone => None,
     }
 }
 

@@ -63,8 +63,8 @@ impl fmt::Display for Short<'_> {
 
 /// When bytes come back: when the period of a calendar ends, or the oldest bytes leave a rolling window.
 pub(crate) fn comes_back(ledger: &Ledger, window: &Window, now: i64) -> Option<i64> {
-    let ends = ledger.settled.iter().filter(|(_, bytes)| **bytes > 0);
-    let ends = ends.map(|(key, _)| window.ends(*key));
+    let counted = ledger.booked(window).filter(|(_, bytes)| *bytes > 0);
+    let ends = counted.map(|(key, _)| window.ends(key));
     window
         .period_end(now)
         .or_else(|| ends.filter(|end| *end > now).min())
@@ -110,6 +110,7 @@ mod tests {
             ledger: &Ledger {
                 limit: 8 * GIB,
                 as_of: now,
+                window: Some(window),
                 settled: BTreeMap::from([(window.key(now), settled)]),
                 rows: BTreeMap::from([("n".to_owned(), row)]),
                 crowd: Vec::new(),

@@ -151,6 +151,14 @@ impl World {
         let is_other = before.is_none_or(|before| before.rules != policy.rules);
         self.board.is_new(&uid);
         self.policies.insert(uid.clone(), policy);
+        if self.tally.add_policy(&uid) {
+            // What nodes have told of it before it was read.
+            for (node, object) in &self.leases {
+                let lines = object.denials.iter();
+                let lines = lines.filter(|line| line.policy_uid == uid.0);
+                self.tally.read(node, object.lease.incarnation, lines);
+            }
+        }
         if is_other {
             self.touch(|account| account.policy == uid);
         }

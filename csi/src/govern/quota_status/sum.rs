@@ -1,12 +1,10 @@
 //! From what nodes have to what is said of a quota. Pure.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::crd::{CacheQuotaStatus, MOST_NODES, NamespaceContent, NodeUse, SourceCondition};
+use super::uses::Uses;
+use crate::crd::{CacheQuotaStatus, MOST_NODES, NodeUse, SourceCondition};
 use crate::egress::quota::Limits;
 use crate::size::ByteSize;
 
@@ -14,43 +12,6 @@ use crate::size::ByteSize;
 const READY: &str = "Ready";
 /// Most bytes of a status as JSON; the rest of 16 KiB is for the object.
 const MOST_BYTES: usize = 12 << 10;
-
-/// What namespaces have, by namespace and node.
-#[derive(Debug, Default)]
-pub(super) struct Uses {
-    namespaces: BTreeMap<String, BTreeMap<String, NamespaceContent>>,
-}
-
-impl Uses {
-    /// What a node has now.
-    pub(super) fn set(&mut self, node: &str, lines: Vec<NamespaceContent>) {
-        self.namespaces.retain(|_, nodes| {
-            nodes.remove(node);
-            !nodes.is_empty()
-        });
-        for line in lines {
-            let nodes = self.namespaces.entry(line.namespace.clone()).or_default();
-            nodes.insert(node.to_owned(), line);
-        }
-    }
-
-    /// The nodes of a namespace, those that use most first.
-    fn of(&self, namespace: &str) -> Vec<NodeUse> {
-        let nodes = self.namespaces.get(namespace).into_iter().flatten();
-        let mut nodes: Vec<NodeUse> = nodes
-            .map(|(node, line)| NodeUse {
-                node: node.clone(),
-                logical_bytes: line.logical_bytes.max(0),
-                volumes: line.volumes.max(0),
-                physical_bytes: line.physical_bytes,
-                shared_bytes: line.shared_bytes,
-            })
-            .collect();
-        // Of equals, the first by name: the map is in that order.
-        nodes.sort_by_key(|it| (Reverse(it.logical_bytes), Reverse(it.volumes)));
-        nodes
-    }
-}
 
 /// A quota of which something is said.
 #[derive(Debug)]
@@ -64,14 +25,15 @@ pub(super) struct Subject<'a> {
 
 /// What is to be said.
 pub(super) fn status(quota: &Subject<'_>, uses: &Uses, now: Timestamp) -> CacheQuotaStatus {
-    let nodes = uses.of(quota.namespace);
+    let said = quota.before.map(|before| before.nodes.as_slice());
+    let nodes = uses.of(quota.namespace, said.unwrap_or_default());
     let sum = |of: fn(&NodeUse) -> i64| nodes.iter().map(of).fold(0, i64::saturating_add);
     let (logical_bytes, volumes) = (sum(|it| it.logical_bytes), sum(|it| it.volumes));
     let plural = if nodes.len() == 1 { "" } else { "s" };
     let words = format!("{} on {} node{plural}", size(logical_bytes), nodes.len());
     let mut status = CacheQuotaStatus {
         observed_generation: quota.generation,
-        conditions: vec![ready(quota, now)],
+        conditions: vec![ready(quota, uses, now)],
         used: Some(words),
         fullest: quota.limits.ok().and_then(|limits| fullest(limits, &nodes)),
         logical_bytes,
@@ -102,12 +64,15 @@ fn fullest(limits: &Limits, nodes: &[NodeUse]) -> Option<String> {
     Some(format!("{} {} of {limit} volumes", node.node, node.volumes))
 }
 
-fn ready(quota: &Subject<'_>, now: Timestamp) -> SourceCondition {
+fn ready(quota: &Subject<'_>, uses: &Uses, now: Timestamp) -> SourceCondition {
     let (status, reason, message) = match quota.limits {
         Ok(_) => (
             "True",
             "InForce",
-            "it decides which new volumes are published".to_owned(),
+            match unclear(uses) {
+                Some(unclear) => format!("it decides which new volumes are published; {unclear}"),
+                None => "it decides which new volumes are published".to_owned(),
+            },
         ),
         Err(why) => (
             "False",
@@ -128,6 +93,19 @@ fn ready(quota: &Subject<'_>, now: Timestamp) -> SourceCondition {
     }
 }
 
+/// Whose figures are old, if anybody's are.
+fn unclear(uses: &Uses) -> Option<String> {
+    let (first, others) = uses.unclear()?;
+    let others = match others {
+        0 => String::new(),
+        1 => " and 1 other node".to_owned(),
+        others => format!(" and {others} other nodes"),
+    };
+    Some(format!(
+        "what NodeCache {first}{others} says of namespaces cannot be understood, and what was known before counts: let the controller and the nodes run the same version"
+    ))
+}
+
 fn size(bytes: i64) -> ByteSize {
     ByteSize(u64::try_from(bytes).unwrap_or(0))
 }
@@ -135,6 +113,7 @@ fn size(bytes: i64) -> ByteSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::NamespaceContent;
 
     const GIB: i64 = 1 << 30;
 
@@ -201,7 +180,7 @@ mod tests {
         uses.set("gpu-1", vec![line("team-b", 1, 1)]);
         let status = said(&Ok(per_node(Some(1 << 30), None)), &uses);
         assert_eq!(status.used.as_deref(), Some("10.0 GiB on 1 node"));
-        uses.set("gpu-2", Vec::new());
+        uses.forget("gpu-2");
         let status = said(&Ok(per_node(Some(1 << 30), None)), &uses);
         assert_eq!(status.used.as_deref(), Some("0 B on 0 nodes"));
         assert_eq!((status.fullest, status.nodes), (None, Vec::new()));

@@ -202,6 +202,29 @@ async fn news_is_written_in_ten_seconds_where_nodes_decide_by_it_and_in_a_minute
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_be_understood_counts_as_before_and_the_quota_says_so() {
+    let mut rubbish = cache("gpu-1", 0);
+    rubbish["status"]["namespaces"] = json!("many");
+    let world = World {
+        quota: quota(&json!({"cluster": {"logicalBytes": "1Ti"}})),
+        later: Some((Duration::from_secs(3), rubbish)),
+        answers: Vec::new(),
+    };
+    world
+        .tell(async |told| {
+            told.recv().await.unwrap();
+            let second = told.recv().await.unwrap();
+            let status = &second.body["status"];
+            assert_eq!(status["used"], "10.0 GiB on 1 node");
+            assert_eq!(
+                status["conditions"][0]["message"],
+                "it decides which new volumes are published; what NodeCache gpu-1 says of namespaces cannot be understood, and what was known before counts: let the controller and the nodes run the same version"
+            );
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_that_fails_is_tried_again() {
     for (code, least) in [(409, 2), (403, 10), (500, 10)] {
         let world = World {

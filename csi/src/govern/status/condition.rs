@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::crd::{Mode, SourceCondition};
 use crate::egress::compiled::Compiled;
-use crate::egress::overrule::Overrule;
+use crate::egress::overrule::{Overrule, UNTIL};
 
 /// The condition's type.
 const READY: &str = "Ready";
@@ -44,6 +44,7 @@ fn verdict(policy: &Compiled, now: i64) -> (&'static str, &'static str, String) 
                 Mode::Audit => "it has no effect",
             };
             let message = format!("{effect} until it is mended: {why}");
+            let message = with_problem(message, policy, now);
             ("False", MALFORMED, message)
         }
         (Err(why), Some(overrule)) => {
@@ -56,21 +57,34 @@ fn verdict(policy: &Compiled, now: i64) -> (&'static str, &'static str, String) 
                 Mode::Enforce => "it decides what may be loaded",
                 Mode::Audit => "it records what it would deny, and denies nothing",
             };
-            let problem = policy.overrule_problem();
-            let message = problem.map_or_else(
-                || message.to_owned(),
-                |problem| format!("{message}; {problem}"),
-            );
+            let message = with_problem(message.to_owned(), policy, now);
             ("True", IN_FORCE, message)
         }
     }
 }
 
+/// What is said, and why annotations that should overrule the policy do not, or do not yet.
+fn with_problem(message: String, policy: &Compiled, now: i64) -> String {
+    let problem = match (policy.overrule_problem(), policy.overruled_too_long(now)) {
+        (Some(problem), _) => problem.to_owned(),
+        (None, Some(overrule)) => format!(
+            "annotation {UNTIL} has no effect before {}: take it away or name an earlier time, as an override lasts 7 days at most",
+            shown(overrule.begins_unix())
+        ),
+        (None, None) => return message,
+    };
+    format!("{message}; {problem}")
+}
+
 fn watches(overrule: &Overrule) -> String {
-    let until = Timestamp::from_second(overrule.until_unix);
-    let until = until.map_or_else(|_| "a time far off".to_owned(), |until| until.to_string());
+    let until = shown(overrule.until_unix);
     let reason = overrule.reason.escape_debug();
     format!("it only watches until {until}: {reason}")
+}
+
+fn shown(unix: i64) -> String {
+    let moment = Timestamp::from_second(unix);
+    moment.map_or_else(|_| "a time far off".to_owned(), |moment| moment.to_string())
 }
 
 #[cfg(test)]
@@ -147,6 +161,27 @@ mod tests {
             )
         );
         assert_eq!(said(&policy, 60).1, "InForce");
+    }
+
+    #[test]
+    fn one_that_is_overruled_for_too_long_says_when_that_begins_to_hold() {
+        let overruled = json!({
+            "tonnage.dev/override-until": "1970-01-09T00:00:00Z",
+            "tonnage.dev/override-reason": "incident 4711",
+        });
+        let problem = "annotation tonnage.dev/override-until has no effect before 1970-01-02T00:00:00Z: take it away or name an earlier time, as an override lasts 7 days at most";
+        let good = policy(&overruled, &json!({"namespaces": {}}));
+        assert_eq!(good.mode(86_399), Mode::Enforce);
+        let message = format!("it decides what may be loaded; {problem}");
+        assert_eq!(said(&good, 86_399), of("True", "InForce", &message));
+        assert_eq!(said(&good, 86_400).1, "Overruled");
+        let bad = json!({"namespaces": {}, "rate": {"connectionsPerNode": 0}});
+        let bad = policy(&overruled, &bad);
+        let message = format!(
+            "it denies everything in the namespaces that it selects until it is mended: {BAD}; {problem}"
+        );
+        assert_eq!(said(&bad, 86_399), of("False", "Malformed", &message));
+        assert_eq!(said(&bad, 86_400).1, "Overruled");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! **Cost** is the price times the bytes that are settled in the policy's widest budget, the one in which most bytes are settled:
 //! what this policy's pods have loaded in that window, in the month if a budget is monthly. Every byte is charged to every budget
-//! of the policy, so no other sum has more in it. What each namespace and source cost since when is told by metrics.
+//! of the policy, so no other sum has more in it. Where another policy has a price as well, bytes that both are charged with may
+//! cost that one: it is said to be at most this, and `tonnage egress` looks closer. What each namespace and source cost since when
+//! is told by metrics.
 
 use std::cmp::Reverse;
 
@@ -20,6 +22,8 @@ use super::condition::ready;
 pub(crate) struct Picture<'a> {
     /// The policy.
     pub(crate) policy: &'a Compiled,
+    /// Whether another policy has a price, so that some of these bytes may cost that one.
+    pub(crate) has_rival: bool,
     /// Who changed it last.
     pub(crate) changed_by: Option<&'a str>,
     /// What was said before.
@@ -45,6 +49,7 @@ struct Used<'a> {
 pub(crate) fn roll_up(picture: Picture<'_>) -> EgressPolicyStatus {
     let Picture {
         policy,
+        has_rival,
         changed_by,
         before,
         budgets,
@@ -83,7 +88,7 @@ pub(crate) fn roll_up(picture: Picture<'_>) -> EgressPolicyStatus {
             .filter_map(|accounts| Some(accounts.first()?.line(accounts, now)))
             .collect(),
         denied,
-        cost: cost(policy, &by_budget, now),
+        cost: cost(policy, &by_budget, (has_rival, now)),
     }
 }
 
@@ -118,14 +123,23 @@ fn accounts<'a>(allowance: &'a Allowance, budgets: &[&'a BudgetObject], now: i64
     accounts
 }
 
-fn cost(policy: &Compiled, by_budget: &[Vec<Used<'_>>], now: i64) -> Option<String> {
+fn cost(
+    policy: &Compiled,
+    by_budget: &[Vec<Used<'_>>],
+    (has_rival, now): (bool, i64),
+) -> Option<String> {
     let price = policy.rules().ok()?.price.as_ref()?;
     let sums = by_budget.iter().map(|accounts| {
         let settled = accounts.iter().map(|used| used.settled(now));
         settled.fold(0, u64::saturating_add)
     });
     let bytes = sums.max()?;
-    Some(price.cost(bytes).to_string())
+    let cost = price.cost(bytes);
+    Some(if has_rival {
+        format!("at most {cost}")
+    } else {
+        cost.to_string()
+    })
 }
 
 impl<'a> Used<'a> {

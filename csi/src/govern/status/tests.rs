@@ -60,6 +60,7 @@ fn ledger(
         ledger: Ledger {
             limit: allowance.limit_bytes,
             as_of: NOW,
+            window: Some(allowance.window),
             settled: BTreeMap::from([(allowance.window.key(NOW), settled)]),
             rows: BTreeMap::from([("n".to_owned(), row)]),
             crowd: Vec::new(),
@@ -79,6 +80,7 @@ fn uses(pairs: &[(&str, u64)]) -> Vec<NamespaceUse> {
 fn status(policy: &Compiled, budgets: &[BudgetObject], now: i64) -> EgressPolicyStatus {
     roll_up(Picture {
         policy,
+        has_rival: false,
         changed_by: Some("ada"),
         before: None,
         budgets: budgets.iter().collect(),
@@ -119,6 +121,22 @@ fn each_budget_tells_of_the_account_that_used_most_and_the_scarcest_is_in_words(
     );
     // The month has most in it: 30 and 20 GiB.
     assert_eq!(status.cost.as_deref(), Some("50.00 EUR"));
+}
+
+#[test]
+fn a_cost_that_another_policys_price_may_take_away_is_at_most_that() {
+    let policy = two();
+    let budgets = [ledger(&policy, ("month", Some("team-a")), (30 * GIB, 0))];
+    let status = roll_up(Picture {
+        policy: &policy,
+        has_rival: true,
+        changed_by: None,
+        before: None,
+        budgets: budgets.iter().collect(),
+        denied: None,
+        now: NOW,
+    });
+    assert_eq!(status.cost.as_deref(), Some("at most 30.00 EUR"));
 }
 
 #[test]
@@ -175,6 +193,7 @@ fn the_largest_status_is_small() {
     };
     let status = roll_up(Picture {
         policy: &policy,
+        has_rival: false,
         changed_by: Some("system:serviceaccount:argocd:argocd-application-controller"),
         before: None,
         budgets: ledgers.iter().collect(),

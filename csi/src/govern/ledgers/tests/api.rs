@@ -7,24 +7,40 @@ use http::{Request, Response};
 use kube::client::Body;
 use tokio::sync::watch;
 use tonnage_cache::clock::ManualClock;
-use tower_test::mock::{Handle, pair};
+use tower_test::mock::{Handle, SendResponse, pair};
 
 use super::*;
 
 type Server = Handle<Request<Body>, Response<Body>>;
 
-const GROUP: &str = "/apis/tonnage.dev/v1alpha1";
+pub(super) const GROUP: &str = "/apis/tonnage.dev/v1alpha1";
 const BUDGET: &str = "/apis/tonnage.dev/v1alpha1/egressbudgets/research.daily.team-a";
 
 /// What was asked: method and path, and the body.
-type Asked = Vec<(String, Value)>;
+pub(super) type Asked = Vec<(String, Value)>;
 
-fn failure(code: u16, reason: &str) -> (u16, Value) {
+/// What comes of a request.
+pub(super) enum Reply {
+    /// An answer.
+    Is(u16, Value),
+    /// An answer, and then a node's object that is new.
+    IsAndThen(u16, Value, Value),
+    /// Nothing, ever.
+    Never,
+}
+
+impl From<(u16, Value)> for Reply {
+    fn from((status, body): (u16, Value)) -> Self {
+        Self::Is(status, body)
+    }
+}
+
+pub(super) fn failure(code: u16, reason: &str) -> (u16, Value) {
     let status = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code});
     (code, status)
 }
 
-fn list(kind: &str, items: &[Value]) -> (u16, Value) {
+pub(super) fn list(kind: &str, items: &[Value]) -> (u16, Value) {
     let list = json!({
         "apiVersion": "v1",
         "kind": format!("{kind}List"),
@@ -34,7 +50,7 @@ fn list(kind: &str, items: &[Value]) -> (u16, Value) {
     (200, list)
 }
 
-fn lease() -> Value {
+pub(super) fn lease() -> Value {
     json!({
         "apiVersion": "tonnage.dev/v1alpha1",
         "kind": "EgressLease",
@@ -54,7 +70,7 @@ fn at(mut object: Value, version: &str) -> (u16, Value) {
 }
 
 /// Answers as an API server with one policy, one namespace and one node that asks.
-fn answer(question: &str, body: &Value) -> (u16, Value) {
+pub(super) fn answer(question: &str, body: &Value) -> (u16, Value) {
     let (method, path) = question.split_once(' ').unwrap();
     match (method, path) {
         ("GET", "/api/v1/namespaces") => {
@@ -74,36 +90,56 @@ fn answer(question: &str, body: &Value) -> (u16, Value) {
     }
 }
 
-async fn serve(
+async fn serve<R: Into<Reply>>(
     mut server: Server,
     asked: &Mutex<Asked>,
-    mut answer: impl FnMut(&str, &Value) -> (u16, Value),
+    mut answer: impl FnMut(&str, &Value) -> R,
 ) {
-    let mut watches = Vec::new();
+    let mut open = Vec::new();
+    let mut leases = None;
     while let Some((request, respond)) = server.next_request().await {
         let (parts, body) = request.into_parts();
         let query = parts.uri.query().unwrap_or_default();
         if query.contains("watch=") {
-            // Nothing ever happens.
-            watches.push(respond);
+            if parts.uri.path().ends_with("/egressleases") {
+                leases = Some(respond);
+            } else {
+                open.push(respond);
+            }
             continue;
         }
         let question = format!("{} {}", parts.method, parts.uri.path());
         let sent = body.collect_bytes().await.unwrap();
         let sent: Value = serde_json::from_slice(&sent).unwrap_or_default();
-        let (status, body) = answer(&question, &sent);
+        let reply: Reply = answer(&question, &sent).into();
         if parts.method != "GET" || question.contains(BUDGET) {
             asked.lock().unwrap().push((question, sent));
         }
-        let body = Body::from(serde_json::to_vec(&body).unwrap());
-        respond.send_response(Response::builder().status(status).body(body).unwrap());
+        let (status, body) = match reply {
+            Reply::Is(status, body) => (status, body),
+            Reply::IsAndThen(status, body, object) => {
+                let event = json!({"type": "ADDED", "object": object});
+                send(leases.take().unwrap(), 200, &event);
+                (status, body)
+            }
+            Reply::Never => {
+                open.push(respond);
+                continue;
+            }
+        };
+        send(respond, status, &body);
     }
 }
 
+fn send(respond: SendResponse<Response<Body>>, status: u16, body: &Value) {
+    let body = Body::from(format!("{body}\n").into_bytes());
+    respond.send_response(Response::builder().status(status).body(body).unwrap());
+}
+
 /// Runs the loop as leader for so many seconds and says what it wrote, and the last figures.
-async fn lead(
+pub(super) async fn lead<R: Into<Reply>>(
     seconds: u64,
-    answer: impl FnMut(&str, &Value) -> (u16, Value),
+    answer: impl FnMut(&str, &Value) -> R,
 ) -> (Asked, Vec<BudgetFigure>) {
     let (service, server) = pair::<Request<Body>, Response<Body>>();
     let (leads, leading) = watch::channel(true);
@@ -136,7 +172,7 @@ async fn lead(
     (asked.into_inner().unwrap(), last)
 }
 
-fn questions(asked: &Asked) -> Vec<&str> {
+pub(super) fn questions(asked: &Asked) -> Vec<&str> {
     let questions = asked.iter();
     questions.map(|(question, _)| question.as_str()).collect()
 }
@@ -172,6 +208,44 @@ async fn a_demand_is_answered_in_the_order_that_holds_and_then_nothing_is_writte
     assert_eq!(said["metadata"]["uid"], UID);
     assert_eq!(said["status"]["conditions"][0]["reason"], "InForce");
     assert_eq!(figures[0].used_bytes, GIB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_turn_is_taken_at_the_moment_at_which_everything_is_read() {
+    let began = tokio::time::Instant::now();
+    let mut first = None;
+    lead(5, |question, body| {
+        if question.starts_with("POST") {
+            first.get_or_insert_with(|| began.elapsed());
+        }
+        answer(question, body)
+    })
+    .await;
+    assert_eq!(first, Some(Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ledgers_are_not_kept_any_more_once_nobody_says_who_leads() {
+    let (service, _server) = pair::<Request<Body>, Response<Body>>();
+    let (leads, leading) = watch::channel(true);
+    drop(leads);
+    let figure = BudgetFigure {
+        policy: "research".to_owned(),
+        budget: "daily".to_owned(),
+        namespace: None,
+        limit_bytes: 1,
+        used_bytes: 1,
+    };
+    let (figures, told) = watch::channel(vec![figure]);
+    let parts = Parts {
+        client: kube::Client::new(service, "tonnage"),
+        leading,
+        audit: Audit::to(std::io::sink()),
+        figures,
+        clock: Arc::new(ManualClock::at(UNIX_EPOCH)),
+    };
+    run(parts, CancellationToken::new()).await;
+    assert!(told.borrow().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
