@@ -1,5 +1,5 @@
-//! Prometheus metrics. Labels are bounded: phases, origins, calls and codes, and at most 1,000 pairs of source and namespace
-//! (`govern/cost.rs`); never volumes, pods or digests.
+//! Prometheus metrics. Labels are bounded: phases, origins, calls and codes, at most 1,000 pairs of source and namespace
+//! (`govern/cost.rs`), and, of a controller that leads, budgets (`leading`); never volumes, pods or digests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,12 +11,18 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::watch::Receiver;
 use tonic::Code;
 use tonnage_cache::report::Phase;
 
 use crate::govern::cost::Cost;
 use crate::govern::gpu::GpuSeconds;
+use crate::govern::status::BudgetFigure;
 use crate::loads::{Load, Observer};
+
+mod leading;
+
+use leading::Leading;
 
 /// Seconds: from a warm publish to a stage of hours.
 const BUCKETS: [f64; 16] = [
@@ -126,6 +132,14 @@ impl Metrics {
     /// How long GPUs waited, for whom counts them.
     pub fn gpu_seconds(&self) -> &GpuSeconds {
         &self.gpu
+    }
+
+    /// Tells from now on, of a controller, whether it leads and, while it does, what is used of byte budgets. To be called once.
+    pub fn follow(&self, leads: Receiver<bool>, figures: Receiver<Vec<BudgetFigure>>) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry
+            .sub_registry_with_prefix("tonnage")
+            .register_collector(Box::new(Leading { leads, figures }));
     }
 
     /// The text for Prometheus (`OpenMetrics` 1.0).

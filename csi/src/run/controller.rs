@@ -1,6 +1,6 @@
 //! The controller: records of volumes, and no downloads. Outside of a cluster the records are files; in one they are objects
 //! of the API server, sources come from there, and the replica that leads keeps their status, the ledgers of byte budgets and
-//! the status of quotas.
+//! the status of quotas, and tells Prometheus what is used of budgets.
 
 use std::sync::Arc;
 
@@ -37,7 +37,9 @@ pub async fn controller(
     let mut servers = Servers::new();
     let provisioner = match &settings.kubernetes {
         None => of_files(&settings).await?,
-        Some(kubernetes) => in_cluster(kubernetes, &clock, &mut servers, &serving).await?,
+        Some(kubernetes) => {
+            in_cluster(kubernetes, &clock, &metrics, (&mut servers, &serving)).await?
+        }
     };
     let service = ControllerService::new(provisioner, clock, vec![metrics]);
     let identity = IdentityServer::new(IdentityService::new(
@@ -73,8 +75,8 @@ async fn of_files(settings: &ControllerSettings) -> Result<Provisioner, Error> {
 async fn in_cluster(
     kubernetes: &Kubernetes,
     clock: &Arc<dyn Clock>,
-    servers: &mut Servers,
-    serving: &CancellationToken,
+    metrics: &Metrics,
+    (servers, serving): (&mut Servers, &CancellationToken),
 ) -> Result<Provisioner, Error> {
     let Kubernetes { namespace } = kubernetes;
     let client = api_server().await?;
@@ -87,8 +89,7 @@ async fn in_cluster(
         clock: Arc::clone(clock),
     };
     servers.spawn(watch::run(watched, serving.clone()));
-    let leads = Sender::new(false);
-    govern(&client, &leads, clock, (&mut *servers, serving));
+    let leads = govern(&client, clock, metrics, (&mut *servers, serving));
     let parts = reconcile::Parts {
         client: client.clone(),
         namespace: namespace.clone(),
@@ -107,18 +108,22 @@ async fn in_cluster(
     ))
 }
 
-/// Keeps the ledgers of byte budgets and the status of quotas, while this replica leads.
+/// Keeps the ledgers of byte budgets and the status of quotas, and their metrics, while this replica leads; whether it does is to be
+/// told to what is returned.
 fn govern(
     client: &kube::Client,
-    leads: &Sender<bool>,
     clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
     (servers, serving): (&mut Servers, &CancellationToken),
-) {
+) -> Sender<bool> {
+    let leads = Sender::new(false);
+    let figures = Sender::new(Vec::new());
+    metrics.follow(leads.subscribe(), figures.subscribe());
     let parts = ledgers::Parts {
         client: client.clone(),
         leading: leads.subscribe(),
         audit: Audit::to_log(),
-        figures: Sender::new(Vec::new()),
+        figures,
         clock: Arc::clone(clock),
     };
     servers.spawn(ledgers::run(parts, serving.clone()));
@@ -128,6 +133,7 @@ fn govern(
         clock: Arc::clone(clock),
     };
     servers.spawn(quota_status::run(parts, serving.clone()));
+    leads
 }
 
 /// Name of this replica: its host's, which in a cluster is its pod's, and its process there.
@@ -136,3 +142,6 @@ fn identity() -> String {
     let host = system.nodename().to_string_lossy();
     format!("{host}_{}", std::process::id())
 }
+
+#[cfg(test)]
+mod tests;
