@@ -100,16 +100,37 @@ pub(crate) enum Verb {
 }
 
 /// Reads a command line, whose first word is the program: as `kubectl-tonnage`, which `kubectl tonnage …` runs, it is called that
-/// in what it says of its usage, and nothing else differs.
+/// in what it says of its usage and in its examples, and nothing else differs.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
     let words: Vec<OsString> = words.into_iter().collect();
     let program = words.first().map(Path::new);
     let mut command = Args::command();
     if program.and_then(Path::file_stem) == Some(PLUGIN.as_ref()) {
-        command = command.bin_name("kubectl tonnage");
+        command = as_plugin(command).bin_name("kubectl tonnage");
     }
     let mut matches = command.try_get_matches_from_mut(words)?;
     Args::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// Examples that can be typed where only the plugin is installed.
+fn as_plugin(command: clap::Command) -> clap::Command {
+    let help = command.get_after_help().map(ToString::to_string);
+    let command = match help {
+        Some(help) => command.after_help(in_kubectl(&help)),
+        None => command,
+    };
+    command.mut_subcommands(as_plugin)
+}
+
+fn in_kubectl(help: &str) -> String {
+    ["  ", "`", "$(", "| ", "sudo "]
+        .into_iter()
+        .fold(help.to_owned(), |help, before| {
+            help.replace(
+                &format!("{before}tonnage "),
+                &format!("{before}kubectl tonnage "),
+            )
+        })
 }
 
 impl Verb {
@@ -158,6 +179,33 @@ mod tests {
                 matches!(args.verb, Verb::Egress(egress) if egress.namespace.as_deref() == Some("team-a"))
             );
         }
+    }
+
+    #[test]
+    fn as_a_plugin_its_examples_can_be_typed_too() {
+        for (example, typed) in [
+            ("\n  tonnage egress", "\n  kubectl tonnage egress"),
+            (
+                "  tonnage crds | kubectl apply -f -",
+                "  kubectl tonnage crds | kubectl apply -f -",
+            ),
+            ("x | tonnage policy", "x | kubectl tonnage policy"),
+            (
+                "--revision $(tonnage resolve x)",
+                "--revision $(kubectl tonnage resolve x)",
+            ),
+            ("-n tonnage logs", "-n tonnage logs"),
+        ] {
+            assert_eq!(in_kubectl(example), typed);
+        }
+        let help = as_plugin(Args::command());
+        let egress = help.find_subcommand("egress").unwrap();
+        let examples = egress.get_after_help().unwrap().to_string();
+        assert!(
+            examples.contains("\n  kubectl tonnage egress --namespace team-a"),
+            "{examples}"
+        );
+        assert!(!examples.contains("\n  tonnage "), "{examples}");
     }
 
     #[test]

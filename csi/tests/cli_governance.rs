@@ -123,6 +123,7 @@ fn what_files_allow_is_explained_with_budget_speed_and_price() {
             "rate     at most 500.0 MB/s on a node (research)",
             "download 1.0 GiB",
             "cost     0.09 EUR at 0.09 EUR/GiB",
+            "ledgers  none is asked, so that budgets are shown as unspent",
             "asked    models: \"s3.example.com/weights/prod/llama/8b\"",
         ]
     );
@@ -150,9 +151,51 @@ fn what_is_denied_is_a_result_and_ends_with_its_own_code() {
     assert_eq!(json["budgets"][0]["suffices"], false);
     assert_eq!(json["path"], "prod/llama");
     let other = format!("{EXPLAIN} --path qwen {files} --labels tier=production");
-    assert_eq!(site.run(&other, "").code, 0);
+    let ran = site.run(&other, "");
+    // Allowed, if the installation is as most are: no yes for a script.
+    assert_eq!(ran.code, 65);
+    assert!(
+        ran.out.contains(
+            "\ndefault  Allow, which is assumed: nothing of a cluster is read; name the installation's with --default-egress\n"
+        ),
+        "{}",
+        ran.out
+    );
+    assert_eq!(
+        ran.err,
+        "EgressPolicy research does not select namespace team-a, and says nothing here\n"
+    );
+    let ran = site.run(&format!("{other} -o json"), "");
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &json["defaultAssumed"]), (65, &true.into()));
+    let ran = site.run(&format!("{other} --default-egress allow"), "");
+    assert_eq!(ran.code, 0, "{}", ran.out);
     let strict = format!("{other} --default-egress deny");
-    assert_eq!(site.run(&strict, "").code, 77);
+    let ran = site.run(&strict, "");
+    assert_eq!(ran.code, 77);
+    assert!(
+        ran.out.contains("\ndefault  Deny, by --default-egress\n"),
+        "{}",
+        ran.out
+    );
+}
+
+#[test]
+fn what_is_asked_about_may_come_on_standard_input_among_other_kinds() {
+    let site = Site::new();
+    let words = format!("{EXPLAIN} --path llama/8b --file - --file source.yaml");
+    let pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p}\n---\n";
+    let ran = site.run(&words, &format!("{pod}{POLICIES}"));
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert_eq!(ran.err, "passed over: Pod p\n");
+    refused(
+        &site.run(
+            &words,
+            &POLICIES.replace("name: research", "name: research\n  namespace: team-b"),
+        ),
+        64,
+        &["read standard input: EgressPolicy \"research\" has metadata.namespace \"team-b\""],
+    );
 }
 
 #[test]
@@ -223,8 +266,8 @@ fn a_log_is_decided_again_by_other_policies() {
         ran.out,
         "\
 CHANGE       NAMESPACE  SOURCE  BY                     DECISIONS  PODS  BYTES
-would deny   team-a     models  budget research/daily  1          1     2.0 GiB
 would deny   team-a     models  research               1          1     5.0 GiB
+would deny   team-a     models  budget research/daily  1          1     2.0 GiB
 would allow  team-a     models  research allow[0]      1          1     1.0 GiB
 of 2 allowed, 1 denied and 17.0 GiB spent: 2 would be denied (7.0 GiB), 1 would be allowed
 "
@@ -234,31 +277,101 @@ of 2 allowed, 1 denied and 17.0 GiB spent: 2 would be denied (7.0 GiB), 1 would 
     assert_eq!(ran.code, 0, "{}", ran.err);
     let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(json["spentBytes"], 17_u64 << 30);
-    assert_eq!(json["changes"][1]["by"], "research");
-    assert_eq!(json["changes"][1]["bytes"], 5_u64 << 30);
+    assert_eq!(json["changes"][0]["by"], "research");
+    assert_eq!(json["changes"][0]["bytes"], 5_u64 << 30);
+    assert_eq!(json["defaultEgress"], "Allow");
+    assert_eq!(json["replayed"], 5);
+    assert_eq!(json["malformed"], 0);
 }
 
 #[test]
-fn a_line_that_is_none_is_named_by_its_number() {
+fn a_decision_that_cannot_be_read_is_named_and_the_others_are_made_again() {
     let site = Site::new();
     let words = "policy simulate --audit - --file policies.yaml";
-    let log = format!("{}panicked at main\n", line("Allow", DAY, "x", 0));
+    let log = format!(
+        "panicked at main\n{}{{\"audit\":\"v1\",\"event\":\"Sing\"}}\n",
+        audit()
+    );
+    let ran = site.run(words, &log);
+    assert_eq!(ran.code, 65);
+    assert!(
+        ran.out
+            .contains("of 2 allowed, 1 denied and 17.0 GiB spent"),
+        "{}",
+        ran.out
+    );
+    let said: Vec<&str> = ran.err.lines().collect();
+    assert!(
+        said[0].starts_with(
+            "tonnage: read the audit log standard input: line 8 is malformed: it is no decision"
+        ),
+        "{}",
+        ran.err
+    );
+    assert_eq!(
+        said[1..],
+        [
+            "passed over, because they are none of an audit log: 1 lines, of which line 1 is the first"
+        ]
+    );
+}
+
+#[test]
+fn without_a_log_or_policies_there_is_nothing_to_replay() {
+    let site = Site::new();
+    let words = "policy simulate --audit - --file policies.yaml";
     refused(
-        &site.run(words, &log),
-        65,
+        &site.run(words, ""),
+        66,
         &[
-            "tonnage: read the audit log standard input: line 2 is malformed: it is not JSON",
+            "tonnage: nothing to replay: standard input has no decision",
             "grep '^{\"audit\":'",
         ],
+    );
+    std::fs::write(site.path("audit.log.gz"), [0x1f, 0x8b, 8, 0, 0]).unwrap();
+    refused(
+        &site.run(
+            "policy simulate --audit audit.log.gz --file policies.yaml",
+            "",
+        ),
+        64,
+        &["read the audit log audit.log.gz: it is compressed", "zcat"],
     );
     refused(
         &site.run("policy simulate --audit none.log --file policies.yaml", ""),
         66,
         &["open the audit log none.log"],
     );
+    refused(
+        &site.run("policy simulate --audit . --file policies.yaml", ""),
+        70,
+        &["read the audit log ."],
+    );
+    refused(
+        &site.run("policy simulate --audit - --file -", POLICIES),
+        64,
+        &["it cannot be both the audit log and the policies"],
+    );
     let ran = site.run("policy simulate --audit -", "");
     assert_eq!(ran.code, 64);
     assert!(ran.err.contains("--file"), "{}", ran.err);
+}
+
+#[test]
+fn policies_that_nobody_in_the_log_is_asked_by_are_named() {
+    let site = Site::new();
+    let elsewhere = POLICIES.replace("tier: research", "tier: production");
+    std::fs::write(site.path("policies.yaml"), elsewhere).unwrap();
+    let words = "policy simulate --audit - --file policies.yaml";
+    let ran = site.run(words, &audit());
+    assert_eq!(ran.code, 0);
+    assert_eq!(
+        ran.err,
+        "EgressPolicy research selects no namespace of the log, and changes nothing\n\
+         no policy selects the namespace of 3 decisions, and defaultEgress is taken to be Allow; name the installation's with --default-egress\n"
+    );
+    let ran = site.run(&format!("{words} --default-egress allow"), &audit());
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
 }
 
 #[test]
@@ -271,8 +384,11 @@ fn as_a_plugin_of_kubectl_the_program_is_the_same() {
         .output()
         .unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    assert!(
-        help.contains("Usage: kubectl tonnage policy explain"),
-        "{help}"
-    );
+    for words in [
+        "Usage: kubectl tonnage policy explain",
+        "\n  kubectl tonnage policy explain --namespace team-a --source models",
+    ] {
+        assert!(help.contains(words), "{help}");
+    }
+    assert!(!help.contains("\n  tonnage "), "{help}");
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Args as ClapArgs, Subcommand};
 use tonnage_csi::size::ByteSize;
 
-use super::egress::Output;
+use super::egress::{Output, Reach};
 use crate::config::DefaultEgress;
 
 /// `tonnage policy …`.
@@ -50,8 +50,15 @@ Examples:
 
 Asks the policies of the cluster, and its budgets for what is left. Objects of --file (EgressPolicy, Source, Namespace, or \
 a List of them, as `kubectl get -o yaml` prints it) take the place of those of the same kind and name, so that a policy can be \
-tried before it is applied. Ends with 77 if it is denied. The cluster is that of the pod's service account or of \
-KUBECONFIG.")]
+tried before it is applied; other kinds are passed over. With --offline, budgets are taken as unspent.
+
+What holds in a namespace that no policy selects is read from the arguments of the node service's DaemonSet, and the answer says from \
+where. Times are UTC, and sizes are powers of 1024.
+
+Ends with 77 if it is denied, and with 65 if nobody knows: a ledger that could refuse cannot be read, or \
+defaultEgress decides and is only assumed. Rights: list on \
+egresspolicies, egressbudgets and daemonsets, get on sources and namespaces; without those on egressbudgets and daemonsets the answer \
+says what is not known.")]
 pub(crate) struct Explain {
     /// Namespace of the pod
     #[arg(long, short, value_name = "NAMESPACE")]
@@ -71,17 +78,17 @@ pub(crate) struct Explain {
     /// Size of the download: whether budgets have enough for it, and what it costs
     #[arg(long, value_name = "SIZE")]
     pub(crate) bytes: Option<ByteSize>,
-    /// YAML of policies that are not applied yet, or of a Source or Namespace; repeatable
+    /// YAML of policies that are not applied yet, or of a Source or Namespace; repeatable, - reads standard input
     #[arg(long = "file", short, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// What happens in namespaces that no policy selects; the setting of the installation
-    #[arg(long, value_name = "WHAT", value_enum, default_value = "allow")]
-    pub(crate) default_egress: DefaultEgress,
+    /// What happens in namespaces that no policy selects, in place of what the installation says
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub(crate) default_egress: Option<DefaultEgress>,
     /// Labels of the namespace, in place of those that it has
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub(crate) labels: Option<Labels>,
     /// Read nothing of a cluster
-    #[arg(long)]
+    #[arg(long, conflicts_with = "context")]
     pub(crate) offline: bool,
     /// Host that the source connects to, where its YAML is not at hand
     #[arg(long, value_name = "HOST", requires = "offline")]
@@ -89,6 +96,8 @@ pub(crate) struct Explain {
     /// Bucket, or account/container, of that host
     #[arg(long, value_name = "BUCKET", requires = "host")]
     pub(crate) bucket: Option<String>,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -102,17 +111,22 @@ Examples:
   tonnage policy simulate --audit audit.log --file policies.yaml
 
 Decides everything of the log again, in the order of time, by the policies of the files and no others, and charges what was \
-spent to their budgets. Prints what would be different, by namespace and source. Reads nothing of a cluster.")]
+spent to their budgets, which begin unspent. Prints what would be different, by namespace and source, the most bytes first. Reads nothing \
+of a cluster.
+
+Lines of other programs are passed over, and so is what `kubectl logs --prefix --timestamps` and container runtimes put before a line; \
+a line that stands there twice counts once. Decisions that cannot be read are named by their lines, the rest is decided, and the \
+command ends with 65; where there is nothing to replay, with 66.")]
 pub(crate) struct Simulate {
     /// The audit log; - reads standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: PathBuf,
-    /// YAML of all policies that are to be in force; repeatable
+    /// YAML of all policies that are to be in force; repeatable, - reads standard input
     #[arg(long = "file", short, value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// What happens in namespaces that no policy selects
-    #[arg(long, value_name = "WHAT", value_enum, default_value = "allow")]
-    pub(crate) default_egress: DefaultEgress,
+    /// What happens in namespaces that no policy selects [default: allow]
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub(crate) default_egress: Option<DefaultEgress>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

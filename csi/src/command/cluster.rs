@@ -1,14 +1,18 @@
 //! What commands ask a cluster's API server, and why it did not tell, in a sentence. Objects of our own kinds are read as JSON:
 //! one that a newer version wrote must not hide the others.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
+use tonnage_cache::path::Escaped;
 
 use crate::exit::{Code, Failure};
 
@@ -19,14 +23,32 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A client of the cluster of the pod's service account, or of KUBECONFIG.
 pub(super) async fn client() -> Result<Client, Failure> {
-    let unusable = |why: String| {
-        Failure::new(Code::Usage, "reach the API server", why)
-            .or_advise("run in a pod with a service account token, or set KUBECONFIG")
-    };
     let config = Box::pin(Config::infer())
         .await
-        .map_err(|error| unusable(error.to_string()))?;
-    Client::try_from(config).map_err(|error| unusable(error.to_string()))
+        .map_err(|error| unusable(&error))?;
+    Client::try_from(config).map_err(|error| unusable(&error))
+}
+
+fn unusable(error: &dyn fmt::Display) -> Failure {
+    Failure::new(Code::Usage, "reach the API server", error.to_string())
+        .or_advise("run in a pod with a service account token, or set KUBECONFIG")
+}
+
+/// A client of the cluster of a context of the kubeconfig.
+async fn client_of(context: &str) -> Result<Client, Failure> {
+    let options = KubeConfigOptions {
+        context: Some(context.to_owned()),
+        ..KubeConfigOptions::default()
+    };
+    let unusable = |error: &dyn fmt::Display| {
+        let what = format!("find context {} of the kubeconfig", Escaped(context));
+        Failure::new(Code::Usage, what, error.to_string())
+            .or_advise("`kubectl config get-contexts` lists them")
+    };
+    let config = Box::pin(Config::from_kubeconfig(&options))
+        .await
+        .map_err(|error| unusable(&error))?;
+    Client::try_from(config).map_err(|error| unusable(&error))
 }
 
 /// A cluster.
@@ -41,9 +63,13 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// The cluster of the pod's service account, or of KUBECONFIG.
-    pub(super) async fn connect() -> Result<Self, Failure> {
-        client().await.map(Self::of)
+    /// The cluster of a context of the kubeconfig; without one, of KUBECONFIG or the pod's service account.
+    pub(super) async fn connect(context: Option<&str>) -> Result<Self, Failure> {
+        match context {
+            Some(context) => client_of(context).await,
+            None => client().await,
+        }
+        .map(Self::of)
     }
 
     /// The cluster of a client.
@@ -62,25 +88,29 @@ impl Cluster {
             Some(namespace) => Api::<DynamicObject>::namespaced_with(client, namespace, &kind),
             None => Api::<DynamicObject>::all_with(client, &kind),
         };
-        let what = Asked {
-            verb: "list",
-            what: kind.plural.clone(),
-        };
-        let mut objects = Vec::new();
-        let mut params = ListParams::default().limit(PAGE);
-        loop {
-            let page = what.within(api.list(&params)).await?;
-            for object in page.items {
-                objects.push(serde_json::to_value(object).map_err(|error| {
-                    Failure::new(Code::Internal, what.to_string(), error.to_string())
-                })?);
-            }
-            let next = page.metadata.continue_.filter(|token| !token.is_empty());
-            let Some(token) = next else {
-                return Ok(objects);
-            };
-            params = params.continue_token(&token);
-        }
+        pages(&api, kind.plural.clone(), ListParams::default()).await
+    }
+
+    /// All objects of a kind that have labels, in all namespaces.
+    pub(super) async fn list_labelled<K>(&self, labels: &str) -> Result<Vec<Value>, Failure>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let kind = ApiResource::erase::<K>(&());
+        let api = Api::<DynamicObject>::all_with(self.client.clone(), &kind);
+        let params = ListParams::default().labels(labels);
+        pages(&api, kind.plural.clone(), params).await
+    }
+
+    /// The labels of a namespace.
+    pub(super) async fn labels(
+        &self,
+        namespace: &str,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let found = self.find::<Namespace>(namespace).await?;
+        let none = || missing("Namespace", namespace, "name its labels with --labels");
+        let Namespace { metadata, .. } = found.ok_or_else(none)?;
+        Ok(metadata.labels.unwrap_or_default())
     }
 
     /// One object of the cluster by name.
@@ -95,6 +125,39 @@ impl Cluster {
         };
         what.within(api.get_opt(name)).await
     }
+}
+
+/// Reads a list to its end.
+async fn pages(
+    api: &Api<DynamicObject>,
+    plural: String,
+    params: ListParams,
+) -> Result<Vec<Value>, Failure> {
+    let what = Asked {
+        verb: "list",
+        what: plural,
+    };
+    let mut objects = Vec::new();
+    let mut params = params.limit(PAGE);
+    loop {
+        let page = what.within(api.list(&params)).await?;
+        for object in page.items {
+            objects.push(serde_json::to_value(object).map_err(|error| {
+                Failure::new(Code::Internal, what.to_string(), error.to_string())
+            })?);
+        }
+        let next = page.metadata.continue_.filter(|token| !token.is_empty());
+        let Some(token) = next else {
+            return Ok(objects);
+        };
+        params = params.continue_token(&token);
+    }
+}
+
+/// Something that is named is not there.
+pub(super) fn missing(kind: &str, name: &str, remedy: &str) -> Failure {
+    let what = format!("find {kind} {}", Escaped(name));
+    Failure::new(Code::Missing, what, "the cluster has none of that name").or_advise(remedy)
 }
 
 /// A question, for messages.
@@ -122,11 +185,17 @@ impl Asked {
     }
 
     fn untold(&self, error: kube::Error) -> Failure {
+        if let kube::Error::SerdeError(error) = error {
+            return Failure::new(Code::Data, self.to_string(), error.to_string())
+                .or_advise("what it answers may be of a newer version than this program");
+        }
         let kube::Error::Api(status) = error else {
             return self.unavailable(error.to_string());
         };
         let Self { verb, what } = self;
         match status.code {
+            401 => Failure::new(Code::Credentials, self.to_string(), status.message)
+                .or_advise("sign in to the cluster again"),
             403 => Failure::new(Code::Denied, self.to_string(), status.message).or_advise(format!(
                 "ask an administrator for the verb {verb} on {what}"
             )),
@@ -157,6 +226,27 @@ pub(super) mod scripted {
     pub(in crate::command) fn list(items: &Value) -> (u16, Value) {
         let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items});
         (200, list)
+    }
+
+    /// Fails unless the document has the names of all fields of a result.
+    #[track_caller]
+    pub(in crate::command) fn documented(json: &Value) {
+        const DOCUMENT: &str =
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/asking.md"));
+        for (name, value) in json.as_object().into_iter().flatten() {
+            let shapes = [
+                format!("`{name}`"),
+                format!("`{name}[]`"),
+                format!("`[{name}]`"),
+                format!("`[{name}[]]`"),
+            ];
+            assert!(
+                shapes.iter().any(|shape| DOCUMENT.contains(shape.as_str())),
+                "docs/asking.md does not say what {name} is"
+            );
+            documented(value);
+        }
+        json.as_array().into_iter().flatten().for_each(documented);
     }
 
     /// A refusal.
@@ -243,6 +333,11 @@ mod tests {
     async fn why_nothing_was_told_is_one_sentence() {
         for (answer, code, sentence) in [
             (
+                refusal(401, "Unauthorized"),
+                67,
+                "tonnage: list egresspolicies of the cluster: so it is; sign in to the cluster again",
+            ),
+            (
                 refusal(403, "Forbidden"),
                 77,
                 "tonnage: list egresspolicies of the cluster: so it is; ask an administrator for the verb list on egresspolicies",
@@ -274,6 +369,23 @@ mod tests {
             told.unwrap_err().to_string(),
             "tonnage: list egresspolicies of the cluster: the API server does not answer; try again"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_cannot_be_read_is_not_asked_for_again() {
+        let odd = json!({"apiVersion": "tonnage.dev/v1alpha1", "kind": "Source", "metadata": {"name": "models"}, "spec": 7});
+        let (told, _) = beside(vec![(200, odd)], async |cluster| {
+            cluster.find::<Source>("models").await
+        })
+        .await;
+        let failure = told.unwrap_err();
+        assert_eq!(failure.code, Code::Data);
+        let sentence = failure.to_string();
+        assert!(
+            sentence.starts_with("tonnage: get sources of the cluster: invalid type"),
+            "{sentence}"
+        );
+        assert!(!sentence.contains("try again"), "{sentence}");
     }
 
     #[tokio::test(start_paused = true)]

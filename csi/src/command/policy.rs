@@ -9,6 +9,8 @@ use crate::exit::{Code, Failure};
 mod explain;
 mod facts;
 mod files;
+mod installation;
+mod malformed;
 mod simulate;
 
 pub(super) async fn run(

@@ -1,5 +1,5 @@
 //! A decision for people: what `tonnage policy explain` says without loading anything. A value that goes into JSON as it is,
-//! and a text; what is left of budgets is given, not looked up.
+//! and a text; what is left of budgets is given, not looked up, and what is not known is said to be so.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,11 +15,14 @@ use super::terms::Account;
 use crate::crd::Mode;
 use crate::size::{ByteSize, Rate};
 
+pub mod tariff;
+
 /// What is known beside a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
-    /// Bytes used of accounts, granted ones included. Of an account that is not here nothing is used.
-    pub used: &'a BTreeMap<Account, u64>,
+    /// Bytes used of accounts, granted ones included, or in a sentence why that could not be read. Of an account that is not
+    /// here nothing is used.
+    pub used: &'a BTreeMap<Account, Result<u64, String>>,
     /// Bytes of the download, if they are known.
     pub bytes: Option<u64>,
     /// Now, in seconds since 1970 (UTC).
@@ -30,7 +33,7 @@ pub struct Known<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// Whether it may be loaded now: a rule allows it, and no budget that refuses has too little left.
+    /// Whether it may be loaded now: a rule allows it, and no budget that refuses is known to have too little left.
     pub allowed: bool,
     /// By which rule, or why not: one sentence.
     pub reason: String,
@@ -63,8 +66,12 @@ pub struct BudgetAnswer {
     pub namespace: Option<String>,
     /// How many bytes it has in the window.
     pub limit_bytes: u64,
-    /// How many are left.
-    pub left_bytes: u64,
+    /// How many are left; absent if the ledger could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_bytes: Option<u64>,
+    /// Why it could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
     /// The window: `24h` or `Daily`.
     pub window: String,
     /// When the period of a calendar ends; absent for a rolling window, which gives bytes back all the time.
@@ -72,8 +79,9 @@ pub struct BudgetAnswer {
     pub ends: Option<String>,
     /// Whether it refuses when it is used up.
     pub enforced: bool,
-    /// Whether the download fits.
-    pub suffices: bool,
+    /// Whether the download fits; absent if the ledger could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suffices: Option<bool>,
 }
 
 /// Explains a decision.
@@ -85,11 +93,19 @@ pub fn explain(decision: &Decision, known: &Known<'_>) -> Explanation {
         .collect();
     let empty = budgets
         .iter()
-        .find(|budget| budget.enforced && !budget.suffices);
-    let (allowed, reason) = match (&decision.verdict, empty) {
-        (Err(denial), _) => (false, denial.message.clone()),
-        (Ok(_), Some(budget)) => (false, budget.refusal(known.bytes)),
-        (Ok(rule), None) => (true, words(rule)),
+        .find(|budget| budget.enforced && budget.suffices == Some(false));
+    let unknown = budgets.iter().find(|budget| budget.is_unknown());
+    let (allowed, reason) = match (&decision.verdict, empty, unknown) {
+        (Err(denial), _, _) => (false, denial.message.clone()),
+        (Ok(_), Some(budget), _) => (false, budget.refusal(known.bytes)),
+        (Ok(rule), None, Some(BudgetAnswer { budget, .. })) => (
+            true,
+            format!(
+                "{}, if budget {budget} has enough left, which could not be read",
+                words(rule)
+            ),
+        ),
+        (Ok(rule), None, None) => (true, words(rule)),
     };
     Explanation {
         allowed,
@@ -135,17 +151,22 @@ fn budget(charge: &Charge, known: &Known<'_>) -> BudgetAnswer {
         window,
         mode,
     } = charge;
-    let used = known.used.get(account).copied().unwrap_or_default();
-    let left_bytes = limit_bytes.saturating_sub(used);
+    let used = known.used.get(account);
+    let (left_bytes, unread) = match used {
+        None => (Some(*limit_bytes), None),
+        Some(Ok(used)) => (Some(limit_bytes.saturating_sub(*used)), None),
+        Some(Err(why)) => (None, Some(why.clone())),
+    };
     BudgetAnswer {
         budget: format!("{policy}/{}", account.budget),
         namespace: account.namespace.as_ref().map(ToString::to_string),
         limit_bytes: *limit_bytes,
         left_bytes,
+        unread,
         window: window.to_string(),
         ends: window.period_end(known.now_unix).and_then(moment),
         enforced: *mode == Mode::Enforce,
-        suffices: known.bytes.unwrap_or(1) <= left_bytes,
+        suffices: left_bytes.map(|left| known.bytes.unwrap_or(1) <= left),
     }
 }
 
@@ -155,7 +176,19 @@ fn moment(unix: i64) -> Option<String> {
     moment.format(&Rfc3339).ok()
 }
 
+impl Explanation {
+    /// Whether everything that decides could be read: no budget that could refuse is unknown.
+    pub fn is_sure(&self) -> bool {
+        !self.budgets.iter().any(BudgetAnswer::is_unknown)
+    }
+}
+
 impl BudgetAnswer {
+    /// Whether it could refuse, and nobody knows.
+    const fn is_unknown(&self) -> bool {
+        self.enforced && self.suffices.is_none()
+    }
+
     /// Why a download does not fit.
     fn refusal(&self, bytes: Option<u64>) -> String {
         let Self { budget, .. } = self;
@@ -168,7 +201,7 @@ impl BudgetAnswer {
         };
         format!(
             "budget {budget} has {} left{wanted}: {when}; it can be raised in spec.budgets",
-            ByteSize(self.left_bytes)
+            ByteSize(self.left_bytes.unwrap_or_default())
         )
     }
 }
@@ -262,13 +295,17 @@ impl fmt::Display for BudgetAnswer {
             namespace,
             limit_bytes,
             left_bytes,
+            unread,
             window,
             ends,
             enforced,
             suffices,
         } = self;
-        let (left, limit) = (ByteSize(*left_bytes), ByteSize(*limit_bytes));
-        write!(f, "{budget}: {left} of {limit} left in {window}")?;
+        let limit = ByteSize(*limit_bytes);
+        match left_bytes.map(ByteSize) {
+            Some(left) => write!(f, "{budget}: {left} of {limit} left in {window}")?,
+            None => write!(f, "{budget}: {limit} in {window}")?,
+        }
         if let Some(ends) = ends {
             write!(f, " until {ends}")?;
         }
@@ -277,10 +314,14 @@ impl fmt::Display for BudgetAnswer {
             None => f.write_str(", shared")?,
         }
         match (*enforced, *suffices) {
-            (true, true) => Ok(()),
-            (true, false) => f.write_str(", not enough"),
-            (false, true) => f.write_str(", counted only"),
-            (false, false) => f.write_str(", counted only, would not be enough"),
+            (true, Some(true) | None) => {}
+            (true, Some(false)) => f.write_str(", not enough")?,
+            (false, Some(true) | None) => f.write_str(", counted only")?,
+            (false, Some(false)) => f.write_str(", counted only, would not be enough")?,
+        }
+        match unread {
+            Some(why) => write!(f, "; what is left is not known: {why}"),
+            None => Ok(()),
         }
     }
 }

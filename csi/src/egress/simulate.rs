@@ -8,12 +8,15 @@
 //!
 //! Namespaces have the labels that they had then.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::compiled::Compiled;
-use super::policy::{Charge, Decision, DefaultEgress, Denial, Rule, Setting, What, Who, decide};
+use super::policy::{
+    Cause, Charge, Decision, DefaultEgress, Denial, Rule, Setting, What, Who, decide,
+};
 use super::terms::{Account, WindowKey};
 use crate::crd::Mode;
 
@@ -67,7 +70,9 @@ pub struct Outcome {
     pub denied: u64,
     /// How many bytes were spent.
     pub spent_bytes: u64,
-    /// What would have been different.
+    /// How many of the decisions the default makes, because no policy that enforces selects the namespace.
+    pub by_default: u64,
+    /// What would have been different: first what would be denied, and of each kind the most bytes first.
     pub changes: Vec<Change>,
 }
 
@@ -112,7 +117,7 @@ pub fn simulate(
     records.sort_by_key(|record| record.unix_millis);
     let mut replay = Replay::default();
     for record in &records {
-        let now_unix = unix(record.unix_millis);
+        let now_unix = record.unix();
         let setting = Setting {
             default_egress,
             now_unix,
@@ -123,11 +128,12 @@ pub fn simulate(
     replay.outcome()
 }
 
-fn unix(millis: u64) -> i64 {
-    i64::try_from(millis / 1000).unwrap_or(i64::MAX)
-}
-
 impl Record {
+    /// When it was, in seconds since 1970 (UTC).
+    pub fn unix(&self) -> i64 {
+        i64::try_from(self.unix_millis / 1000).unwrap_or(i64::MAX)
+    }
+
     fn who(&self) -> Who<'_> {
         Who {
             namespace: &self.namespace,
@@ -180,6 +186,9 @@ impl Replay {
             Event::Allowed => outcome.allowed = outcome.allowed.saturating_add(1),
             Event::Denied => outcome.denied = outcome.denied.saturating_add(1),
             Event::Spent => outcome.spent_bytes = outcome.spent_bytes.saturating_add(record.bytes),
+        }
+        if is_by_default(decision) && record.event != Event::Spent {
+            outcome.by_default = outcome.by_default.saturating_add(1);
         }
         let finding = match (record.event, &decision.verdict) {
             (Event::Denied, Err(_)) | (Event::Allowed, Ok(_)) => None,
@@ -272,10 +281,16 @@ impl Replay {
             bytes: found.bytes,
             reason: found.reason,
         };
-        Outcome {
-            changes: found.into_iter().map(change).collect(),
-            ..outcome
-        }
+        let mut changes: Vec<Change> = found.into_iter().map(change).collect();
+        changes.sort_by_key(|it| (it.change, Reverse(it.bytes), Reverse(it.decisions)));
+        Outcome { changes, ..outcome }
+    }
+}
+
+fn is_by_default(decision: &Decision) -> bool {
+    match &decision.verdict {
+        Ok(rule) => *rule == Rule::Default,
+        Err(denial) => denial.cause == Cause::Unselected,
     }
 }
 

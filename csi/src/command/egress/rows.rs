@@ -4,14 +4,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tonnage_csi::crd::{
-    BudgetUse, CHANGED_BY, Denials, EgressBudget, EgressBudgetSpec, EgressBudgetStatus,
-    NamespaceUse,
-};
-use tonnage_csi::egress::compiled::Allowance;
+use tonnage_csi::crd::{BudgetUse, CHANGED_BY, Denials, EgressBudgetSpec};
+use tonnage_csi::egress::compiled::{Allowance, Compiled};
+use tonnage_csi::egress::ledger::Ledger;
 use tonnage_csi::egress::ledger::objects::read_ledger;
+use tonnage_csi::egress::window::Window;
 
-use super::{BudgetRow, Judged, Row};
+use super::books::Book;
+use super::cost::{Cost, Market, used_most};
+use super::{BudgetRow, Row};
 
 /// Most namespaces of a row.
 const MOST: usize = 5;
@@ -22,10 +23,10 @@ fn part<T: DeserializeOwned>(object: &Value, path: &str) -> Option<T> {
     serde_json::from_value(part.clone()).ok()
 }
 
-/// What the controller says of a policy.
-pub(super) fn of_status(policy: &Value, judged: &Judged) -> Row {
+/// What the controller says of a policy, and what it cost.
+pub(super) fn of_status(policy: &Value, compiled: &Compiled, market: &Market<'_>) -> Row {
     let said: Vec<BudgetUse> = part(policy, "/status/budgets").unwrap_or_default();
-    let budgets = allowances(judged).iter().map(|allowance| {
+    let budgets = allowances(compiled).iter().map(|allowance| {
         let said = said.iter().find(|said| said.name == allowance.name);
         BudgetRow {
             used_bytes: said.map(|said| read(said.used_bytes)),
@@ -39,82 +40,68 @@ pub(super) fn of_status(policy: &Value, judged: &Judged) -> Row {
     });
     Row {
         budgets: budgets.collect(),
-        ..head(policy, judged)
+        ..head(policy, compiled, market).with(market.cost(compiled, None))
     }
 }
 
-/// A ledger.
-#[derive(Debug)]
-pub(super) struct Book {
-    spec: EgressBudgetSpec,
-    status: EgressBudgetStatus,
-}
-
-/// Reads a ledger, if that can be.
-pub(super) fn ledger(budget: &Value) -> Option<Book> {
-    let EgressBudget { spec, status, .. } = serde_json::from_value(budget.clone()).ok()?;
-    Some(Book {
-        spec,
-        status: status.unwrap_or_default(),
-    })
-}
-
-/// What a namespace is charged to.
-#[derive(Debug)]
-pub(super) struct Charged<'a> {
-    pub(super) namespace: &'a str,
-    pub(super) budgets: Vec<Book>,
-    pub(super) now_unix: i64,
-}
-
-impl Charged<'_> {
-    /// What the namespace has of a policy's budgets; nothing if it was never charged to one. A budget that was not charged yet
-    /// has no ledger, and is shown as unused beside one that has.
-    pub(super) fn of(&self, policy: &Value, judged: &Judged) -> Option<Row> {
-        let uid = &judged.compiled.uid.0;
-        let mine = |book: &&Book| {
-            let owner = book.spec.namespace.as_deref();
-            book.spec.policy_uid == *uid && owner.is_none_or(|owner| owner == self.namespace)
+/// What a namespace has of a policy's budgets, by their ledgers at this moment, and what its bytes cost. The policy selects the
+/// namespace. A budget that nothing was asked of yet has no ledger, and all of it is left.
+pub(super) fn of_namespace(
+    policy: &Value,
+    compiled: &Compiled,
+    market: &Market<'_>,
+    namespace: &str,
+) -> Row {
+    let budgets = allowances(compiled).iter().map(|allowance| {
+        let account = EgressBudgetSpec {
+            policy: compiled.name.clone(),
+            policy_uid: compiled.uid.0.clone(),
+            budget: allowance.name.clone(),
+            namespace: (!allowance.shared).then(|| namespace.to_owned()),
         };
-        let books: Vec<&Book> = self.budgets.iter().filter(mine).collect();
-        if books.is_empty() {
-            return None;
+        match market.books.find(&account) {
+            Ok(book) => of_ledger(allowance, book, market.now_unix),
+            Err(why) => BudgetRow {
+                unread: Some(why),
+                ..unknown(allowance)
+            },
         }
-        let budgets = allowances(judged).iter().map(|allowance| {
-            let book = books.iter().find(|book| {
-                book.spec.budget == allowance.name
-                    && book.spec.namespace.is_none() == allowance.shared
-            });
-            self.budget(allowance, book.copied())
-        });
-        Some(Row {
-            budgets: budgets.collect(),
-            ..head(policy, judged)
-        })
-    }
-
-    fn budget(&self, allowance: &Allowance, book: Option<&Book>) -> BudgetRow {
-        let ledger = book.map(|book| read_ledger(&book.status));
-        let now = ledger
-            .as_ref()
-            .map_or(self.now_unix, |ledger| ledger.time(self.now_unix));
-        let used = ledger.map_or(0, |ledger| ledger.used(&allowance.window, now));
-        let mut users = book.map_or(Vec::new(), |book| book.status.users.clone());
-        users.sort_by_key(|user: &NamespaceUse| std::cmp::Reverse(user.bytes));
-        users.truncate(MOST);
-        BudgetRow {
-            used_bytes: Some(used),
-            left_bytes: Some(allowance.limit_bytes.saturating_sub(used)),
-            window_end: allowance.window.period_end(now).and_then(moment),
-            used_most: users,
-            ..unknown(allowance)
-        }
+    });
+    Row {
+        budgets: budgets.collect(),
+        ..head(policy, compiled, market).with(market.cost(compiled, Some(namespace)))
     }
 }
 
-fn allowances(judged: &Judged) -> &[Allowance] {
-    judged
-        .compiled
+fn of_ledger(allowance: &Allowance, book: Option<&Book>, now_unix: i64) -> BudgetRow {
+    let window = &allowance.window;
+    let ledger = book.map(|book| read_ledger(&book.status));
+    let ledger = ledger.unwrap_or_default();
+    let now = ledger.time(now_unix);
+    let used = ledger.used(window, now);
+    let users = book.map_or(&[][..], |book| book.status.users.as_slice());
+    let mut used_most = used_most(users, ledger.settled(window, now));
+    used_most.truncate(MOST);
+    BudgetRow {
+        used_bytes: Some(used),
+        left_bytes: Some(allowance.limit_bytes.saturating_sub(used)),
+        window_end: comes_back(&ledger, window, now).and_then(moment),
+        used_most,
+        ..unknown(allowance)
+    }
+}
+
+/// When bytes come back: at the end of a calendar's period, or when the oldest leave a rolling window.
+fn comes_back(ledger: &Ledger, window: &Window, now: i64) -> Option<i64> {
+    let counted = ledger.booked(window).filter(|(_, bytes)| *bytes > 0);
+    let ends = counted.map(|(key, _)| window.ends(key));
+    window
+        .period_end(now)
+        .or_else(|| ends.filter(|end| *end > now).min())
+}
+
+fn allowances(compiled: &Compiled) -> &[Allowance] {
+    compiled
         .rules()
         .map_or(&[], |rules| rules.budgets.as_slice())
 }
@@ -127,25 +114,44 @@ fn unknown(allowance: &Allowance) -> BudgetRow {
         limit_bytes: allowance.limit_bytes,
         used_bytes: None,
         left_bytes: None,
+        unread: None,
         window_end: None,
         used_most: Vec::new(),
     }
 }
 
-/// What is known of a policy beside its budgets.
-fn head(policy: &Value, judged: &Judged) -> Row {
+/// What is known of a policy beside its budgets and costs.
+fn head(policy: &Value, compiled: &Compiled, market: &Market<'_>) -> Row {
     let denied: Denials = part(policy, "/status/denied").unwrap_or_default();
     let annotations = policy.pointer("/metadata/annotations");
     let changed_by = annotations.and_then(|annotations| annotations.get(CHANGED_BY));
     Row {
-        policy: judged.compiled.name.clone(),
-        mode: judged.mode,
-        problem: judged.compiled.rules().err().map(str::to_owned),
+        policy: compiled.name.clone(),
+        mode: super::mode(compiled, market.now_unix),
+        problem: compiled.rules().err().map(str::to_owned),
         budgets: Vec::new(),
-        cost: part(policy, "/status/cost"),
+        cost: None,
+        cost_budget: None,
+        cost_is_partial: false,
         denied: read(denied.count),
         last_denied: denied.last_reason,
         changed_by: changed_by.and_then(Value::as_str).map(str::to_owned),
+    }
+}
+
+impl Row {
+    fn with(self, cost: Cost) -> Self {
+        let Cost {
+            amount,
+            budget,
+            is_partial,
+        } = cost;
+        Self {
+            cost: amount,
+            cost_budget: budget,
+            cost_is_partial: is_partial,
+            ..self
+        }
     }
 }
 

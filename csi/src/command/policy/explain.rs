@@ -1,5 +1,5 @@
 //! `tonnage policy explain`: whether something may be loaded, by which rule, and what is left for it. The answer is the one that a
-//! node would give now, were its rules as new; nothing is loaded and nothing is charged.
+//! node would give now, were its rules as new; nothing is loaded and nothing is charged. What could not be found out is part of it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,21 +8,30 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tonnage_cache::path::{Escaped, RelPath};
 use tonnage_csi::access::consumers;
-use tonnage_csi::crd::EgressBudget;
+use tonnage_csi::crd::EgressBudgetSpec;
 use tonnage_csi::egress::explain::{Explanation, Known, explain};
 use tonnage_csi::egress::ledger::objects::read_ledger;
-use tonnage_csi::egress::policy::{Charge, Decision, Setting, What, Who, decide};
+use tonnage_csi::egress::policy::{
+    Cause, Charge, Decision, DefaultEgress, Rule, Setting, What, Who, decide,
+};
 use tonnage_csi::egress::terms::Account;
 use tonnage_csi::size::ByteSize;
 
 use super::facts::{self, About, Facts};
 use super::files;
-use crate::args::egress::{Format, Output};
+use super::installation::{Taken, word};
+use super::malformed::effect;
+use crate::args::egress::{Format, Output, Reach};
 use crate::args::policy::{Explain, Labels};
 use crate::command::cluster::Cluster;
+use crate::command::egress::books::Books;
 use crate::command::egress::now_unix;
 use crate::console::Console;
 use crate::exit::{Code, Failure};
+
+/// By which rule something is allowed that is so only if the installation is as most are.
+const ASSUMED: &str =
+    "no EgressPolicy decides on the namespace, if defaultEgress is Allow, which could not be read";
 
 /// An answer, and what was asked.
 #[derive(Debug, Serialize)]
@@ -38,6 +47,16 @@ struct Answer {
     /// Why the Source's `consumers` refuse it, if they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_a_consumer: Option<String>,
+    /// What holds in namespaces that no policy selects, as it was taken.
+    default_egress: &'static str,
+    /// Where that is from.
+    default_egress_from: String,
+    /// Whether nobody says so, so that it may be another.
+    default_assumed: bool,
+    /// Whether it decided.
+    by_default: bool,
+    /// Whether ledgers were asked; otherwise budgets are shown as unspent.
+    ledgers_asked: bool,
 }
 
 /// A question, without where its answer comes from.
@@ -70,6 +89,7 @@ pub(super) async fn run(
         offline,
         host,
         bucket,
+        reach: Reach { context },
         output: Output { output },
     } = args;
     let path = path.trim_end_matches('/');
@@ -85,10 +105,12 @@ pub(super) async fn run(
         bucket: bucket.as_deref(),
     };
     let objects = files::read(&files)?;
+    let others = objects.passed_over();
+    let tried: Vec<String> = objects.policies.keys().cloned().collect();
     let facts = if offline {
         facts::of_files(objects, &about)?
     } else {
-        let cluster = Cluster::connect().await?;
+        let cluster = Cluster::connect(context.as_deref()).await?;
         tokio::select! {
             facts = facts::of_cluster(&cluster, objects, &about) => facts?,
             () = stop.cancelled() => return Err(Failure::stopped(Code::Interrupted)),
@@ -102,30 +124,59 @@ pub(super) async fn run(
         has_digest: digest,
         bytes: bytes.map(|ByteSize(bytes)| bytes),
     };
-    let setting = Setting {
-        default_egress: default_egress.into(),
-        now_unix: now_unix(),
-    };
-    let answer = answered(&question, &facts, &setting);
+    let given = default_egress.map(DefaultEgress::from);
+    let now_unix = now_unix();
+    let answer = answered(&question, &facts, (given, now_unix));
     match output {
         Format::Json => console.json(&answer)?,
         Format::Table => console.result(&answer)?,
     }
-    Ok(if answer.explanation.allowed {
-        Code::Done
-    } else {
-        Code::Denied
-    })
+    if let Some(others) = others {
+        console.remark(format!("passed over: {others}"));
+    }
+    for remark in silent(&tried, &facts, (&namespace, now_unix)) {
+        console.remark(remark);
+    }
+    Ok(answer.code())
 }
 
-fn answered(question: &Question<'_>, facts: &Facts, setting: &Setting) -> Answer {
+/// Policies of files that say nothing of the namespace: who tries one wants to know.
+fn silent(tried: &[String], facts: &Facts, (namespace, now_unix): (&str, i64)) -> Vec<String> {
+    let tried = facts
+        .policies
+        .iter()
+        .filter(|policy| tried.contains(&policy.name));
+    let silent = tried.filter(|policy| !policy.selects(namespace, &facts.labels));
+    silent
+        .map(|policy| {
+            let (name, namespace) = (policy.name.escape_debug(), namespace.escape_debug());
+            let malformed = policy.rules().err().map_or_else(String::new, |why| {
+                let effect = effect(policy, [now_unix]);
+                format!("; it is malformed, and {effect}: {why}")
+            });
+            format!("EgressPolicy {name} does not select namespace {namespace}, and says nothing here{malformed}")
+        })
+        .collect()
+}
+
+fn answered(
+    question: &Question<'_>,
+    facts: &Facts,
+    (given, now_unix): (Option<DefaultEgress>, i64),
+) -> Answer {
     let Facts {
         policies,
         labels,
         location,
         source,
-        budgets,
+        books,
+        installed,
     } = facts;
+    let taken = Taken::of(given, installed);
+    let setting = Setting {
+        default_egress: taken.value,
+        now_unix,
+    };
     let who = Who {
         namespace: question.namespace,
         labels,
@@ -139,11 +190,12 @@ fn answered(question: &Question<'_>, facts: &Facts, setting: &Setting) -> Answer
         path: &path,
         has_digest: question.has_digest,
     };
-    let decision = decide(policies, setting, &who, &what);
+    let decision = decide(policies, &setting, &who, &what);
+    let none = Books::default();
     let known = Known {
-        used: &used(&decision, budgets, setting.now_unix),
+        used: &used(&decision, books.as_ref().unwrap_or(&none), now_unix),
         bytes: question.bytes,
-        now_unix: setting.now_unix,
+        now_unix,
     };
     let mut explanation = explain(&decision, &known);
     let not_a_consumer = source.as_ref().and_then(|source| {
@@ -158,6 +210,13 @@ fn answered(question: &Question<'_>, facts: &Facts, setting: &Setting) -> Answer
         explanation.allowed = false;
         explanation.reason.clone_from(refusal);
     }
+    let by_default = match &decision.verdict {
+        Ok(rule) => *rule == Rule::Default,
+        Err(denial) => denial.cause == Cause::Unselected,
+    };
+    if explanation.allowed && by_default && taken.is_assumed {
+        ASSUMED.clone_into(&mut explanation.reason);
+    }
     Answer {
         source: question.source.to_owned(),
         host: location.host.clone(),
@@ -165,26 +224,52 @@ fn answered(question: &Question<'_>, facts: &Facts, setting: &Setting) -> Answer
         path,
         explanation,
         not_a_consumer,
+        default_egress: word(taken.value),
+        default_egress_from: taken.from,
+        default_assumed: taken.is_assumed,
+        by_default,
+        ledgers_asked: books.is_some(),
     }
 }
 
-/// What the ledgers say is used of the accounts that are charged, what is granted included.
-fn used(decision: &Decision, budgets: &[EgressBudget], now_unix: i64) -> BTreeMap<Account, u64> {
+impl Answer {
+    /// How the program ends. What is allowed unless a budget is used up that nobody could look into, or by a default that is only
+    /// assumed, is no yes for a script.
+    fn code(&self) -> Code {
+        let is_guessed = self.by_default && self.default_assumed;
+        if !self.explanation.allowed {
+            Code::Denied
+        } else if self.explanation.is_sure() && !is_guessed {
+            Code::Done
+        } else {
+            Code::Data
+        }
+    }
+}
+
+/// What the ledgers say is used of the accounts that are charged, what is granted included, or why they cannot be read.
+fn used(
+    decision: &Decision,
+    books: &Books,
+    now_unix: i64,
+) -> BTreeMap<Account, Result<u64, String>> {
     let used = |charge: &Charge| {
         let Account {
             policy,
             budget,
             namespace,
         } = &charge.account;
-        let is_its = |object: &&EgressBudget| {
-            let spec = &object.spec;
-            spec.policy_uid == policy.0
-                && spec.budget == *budget
-                && spec.namespace.as_ref() == namespace.as_ref().map(|it| &it.0)
+        let account = EgressBudgetSpec {
+            policy: charge.policy.clone(),
+            policy_uid: policy.0.clone(),
+            budget: budget.clone(),
+            namespace: namespace.as_ref().map(|namespace| namespace.0.clone()),
         };
-        let status = budgets.iter().find(is_its)?.status.as_ref()?;
-        let ledger = read_ledger(status);
-        let used = ledger.used(&charge.window, ledger.time(now_unix));
+        let book = books.find(&account).transpose()?;
+        let used = book.map(|book| {
+            let ledger = read_ledger(&book.status);
+            ledger.used(&charge.window, ledger.time(now_unix))
+        });
         Some((charge.account.clone(), used))
     };
     decision.charges.iter().filter_map(used).collect()
@@ -199,8 +284,25 @@ impl fmt::Display for Answer {
             path,
             explanation,
             not_a_consumer,
+            default_egress,
+            default_egress_from,
+            // Where that is from says so.
+            default_assumed: _,
+            by_default,
+            ledgers_asked,
         } = self;
         write!(f, "{explanation}")?;
+        if *by_default {
+            write!(
+                f,
+                "\n{:<9}{default_egress}, {default_egress_from}",
+                "default"
+            )?;
+        }
+        if !ledgers_asked && !explanation.budgets.is_empty() {
+            let why = "none is asked, so that budgets are shown as unspent";
+            write!(f, "\n{:<9}{why}", "ledgers")?;
+        }
         if let Some(refusal) = not_a_consumer
             && *refusal != explanation.reason
         {

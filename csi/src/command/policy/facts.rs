@@ -12,7 +12,9 @@ use tonnage_csi::crd::{AddressingStyle, EgressBudget, EgressPolicy, Source, Sour
 use tonnage_csi::egress::compiled::Compiled;
 
 use super::files::Objects;
-use crate::command::cluster::Cluster;
+use super::installation::{self, Installed};
+use crate::command::cluster::{Cluster, missing};
+use crate::command::egress::books::Books;
 use crate::exit::{Code, Failure};
 
 /// What is asked about.
@@ -35,7 +37,10 @@ pub(super) struct Facts {
     pub(super) location: Location,
     /// Whose `consumers` decide too; not known where only a host is given.
     pub(super) source: Option<Source>,
-    pub(super) budgets: Vec<EgressBudget>,
+    /// Ledgers, also such as cannot be read; nothing where nothing of a cluster is read.
+    pub(super) books: Option<Books>,
+    /// What holds in namespaces that no policy selects.
+    pub(super) installed: Installed,
 }
 
 /// What files alone say.
@@ -44,6 +49,7 @@ pub(super) fn of_files(objects: Objects, about: &About<'_>) -> Result<Facts, Fai
         policies,
         mut sources,
         namespaces,
+        ..
     } = objects;
     let policies: Vec<Compiled> = policies.values().map(Compiled::from_json).collect();
     // A path of a bucket that is given is not one below the source.
@@ -83,7 +89,8 @@ pub(super) fn of_files(objects: Objects, about: &About<'_>) -> Result<Facts, Fai
         labels: labels.unwrap_or_default(),
         location,
         source,
-        budgets: Vec::new(),
+        books: None,
+        installed: Installed::Untold("nothing of a cluster is read".to_owned()),
     })
 }
 
@@ -97,6 +104,7 @@ pub(super) async fn of_cluster(
         mut policies,
         mut sources,
         namespaces,
+        ..
     } = objects;
     let source = match sources.remove(about.source) {
         Some(source) => source,
@@ -108,17 +116,7 @@ pub(super) async fn of_cluster(
     let labels = match (about.labels, namespaces.get(about.namespace)) {
         (Some(given), _) => given.clone(),
         (None, Some(namespace)) => labels(namespace),
-        (None, None) => {
-            let found = cluster.find::<Namespace>(about.namespace).await?;
-            let none = || {
-                missing(
-                    "Namespace",
-                    about.namespace,
-                    "name its labels with --labels",
-                )
-            };
-            labels(&found.ok_or_else(none)?)
-        }
+        (None, None) => cluster.labels(about.namespace).await?,
     };
     let applied = cluster.list::<EgressPolicy>(None).await?;
     for policy in applied {
@@ -131,22 +129,19 @@ pub(super) async fn of_cluster(
             policies.insert(name, policy);
         }
     }
-    let budgets = cluster.list::<EgressBudget>(None).await?;
+    let books = match cluster.list::<EgressBudget>(None).await {
+        Ok(objects) => Books::of(objects),
+        Err(failure) if failure.code == Code::Denied => Books::untold(&failure),
+        Err(failure) => return Err(failure),
+    };
     Ok(Facts {
         policies: policies.values().map(Compiled::from_json).collect(),
         labels,
         location: location(about.source, &source.spec)?,
         source: Some(source),
-        budgets: budgets
-            .into_iter()
-            .filter_map(|budget| serde_json::from_value(budget).ok())
-            .collect(),
+        books: Some(books),
+        installed: installation::default_egress(cluster).await,
     })
-}
-
-fn missing(kind: &str, name: &str, remedy: &str) -> Failure {
-    let what = format!("find {kind} {}", Escaped(name));
-    Failure::new(Code::Missing, what, "the cluster has none of that name").or_advise(remedy)
 }
 
 fn set_uid(policy: &mut Value, uid: &str) {

@@ -1,31 +1,61 @@
 //! `tonnage policy simulate`: reads an audit log, has its decisions made again by other policies, and shows what is different.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufReader};
 use std::path::Path;
 
+use serde::Serialize;
 use tonnage_csi::egress::compiled::Compiled;
-use tonnage_csi::egress::simulate::{self, Change, Difference, Outcome, Record, simulate};
-use tonnage_csi::govern::audit::{Entry, Event, Line, Read, WhatLine, WhoLine, read};
+use tonnage_csi::egress::policy::DefaultEgress;
+use tonnage_csi::egress::simulate::{Change, Difference, Outcome, Record, simulate};
 use tonnage_csi::size::ByteSize;
 
+use self::log::Log;
 use super::files;
+use super::installation::word;
+use super::malformed::effect;
 use crate::args::egress::{Format, Output};
 use crate::args::policy::Simulate;
+use crate::command::egress::now_unix;
 use crate::console::Console;
 use crate::exit::{Code, Failure};
 
-/// Longest line of a log, which may have other lines than those of decisions.
-const LONGEST: u64 = 1 << 20;
+mod log;
 
-/// What a log holds.
-#[derive(Debug, Default)]
-struct Log {
-    records: Vec<Record>,
-    /// Decisions that were not written, because there were too many at once.
+/// What came of it, and what it was made of.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+    default_egress: &'static str,
+    /// Decisions that were made again, and what was spent.
+    replayed: usize,
+    /// Decisions that were never written.
     dropped: u64,
-    /// Decisions whose line is cut, or that do not say who asked for what.
+    /// Decisions that do not say all of who asked for what.
     unclear: u64,
+    /// Lines that stand there before.
+    repeated: u64,
+    /// Lines of other programs that are no JSON.
+    foreign: u64,
+    /// Decisions that cannot be read.
+    malformed: u64,
+}
+
+impl<'a> Answer<'a> {
+    fn of(outcome: &'a Outcome, log: &Log, (default, replayed): (DefaultEgress, usize)) -> Self {
+        Self {
+            outcome,
+            default_egress: word(default),
+            replayed,
+            dropped: log.dropped,
+            unclear: log.unclear,
+            repeated: log.repeated,
+            foreign: log.foreign.0,
+            malformed: log.malformed,
+        }
+    }
 }
 
 pub(super) fn run(args: &Simulate, console: &Console) -> Result<Code, Failure> {
@@ -35,34 +65,53 @@ pub(super) fn run(args: &Simulate, console: &Console) -> Result<Code, Failure> {
         default_egress,
         output: Output { output },
     } = args;
+    let is_input = |file: &Path| file == Path::new("-");
+    if is_input(audit) && files.iter().any(|file| is_input(file)) {
+        let why = "it cannot be both the audit log and the policies";
+        return Err(Failure::new(Code::Usage, "read standard input", why)
+            .or_advise("write one of them to a file"));
+    }
     let objects = files::read(files)?;
     let policies: Vec<Compiled> = objects.policies.values().map(Compiled::from_json).collect();
-    let log = if audit == Path::new("-") {
-        log(io::stdin().lock(), "standard input")?
+    let name = files::shown(audit);
+    let mut log = if is_input(audit) {
+        Log::read(io::stdin().lock(), &name)?
     } else {
-        let name = audit.display().to_string();
         let file = File::open(audit)
             .map_err(|error| Failure::io(format!("open the audit log {name}"), &error))?;
-        log(BufReader::new(file), &name)?
+        Log::read(BufReader::new(file), &name)?
     };
-    let Log {
-        records,
-        dropped,
-        unclear,
-    } = log;
-    if dropped > 0 {
-        console.remark(format!(
-            "{dropped} decisions are missing in the log, because they were more than could be written"
+    for failure in malformed(&log, &name) {
+        console.say(failure);
+    }
+    if let Some(nothing) = log.nothing(&name) {
+        return Err(nothing);
+    }
+    let records = std::mem::take(&mut log.records);
+    let mut remarks = about_log(&log);
+    if let Some(others) = objects.passed_over() {
+        remarks.push(format!("passed over: {others}"));
+    }
+    let now_unix = now_unix();
+    let about_policies = policies.iter();
+    remarks.extend(about_policies.filter_map(|policy| about_policy(policy, &records, now_unix)));
+    if policies.is_empty() {
+        remarks.push("the files have no EgressPolicy, so that the default decides all".to_owned());
+    }
+    let default = default_egress.map_or(DefaultEgress::Allow, DefaultEgress::from);
+    let replayed = records.len();
+    let outcome = simulate(&policies, default, records);
+    if outcome.by_default > 0 && default_egress.is_none() {
+        remarks.push(format!(
+            "no policy selects the namespace of {} decisions, and defaultEgress is taken to be Allow; name the installation's with --default-egress",
+            outcome.by_default
         ));
     }
-    if unclear > 0 {
-        console.remark(format!(
-            "{unclear} decisions are passed over, because their lines do not say all of who asked for what"
-        ));
+    for remark in remarks {
+        console.remark(remark);
     }
-    let outcome = simulate(&policies, (*default_egress).into(), records);
     match output {
-        Format::Json => console.json(&outcome)?,
+        Format::Json => console.json(&Answer::of(&outcome, &log, (default, replayed)))?,
         Format::Table => {
             if !outcome.changes.is_empty() {
                 console.table(&table(&outcome.changes))?;
@@ -70,90 +119,87 @@ pub(super) fn run(args: &Simulate, console: &Console) -> Result<Code, Failure> {
             console.result(summary(&outcome))?;
         }
     }
-    Ok(Code::Done)
-}
-
-/// Reads a log to its end. `name` is for messages.
-fn log(mut text: impl BufRead, name: &str) -> Result<Log, Failure> {
-    let mut log = Log::default();
-    let mut bytes = Vec::new();
-    let what = || format!("read the audit log {name}");
-    for number in 1_u64.. {
-        bytes.clear();
-        text.by_ref()
-            .take(LONGEST)
-            .read_until(b'\n', &mut bytes)
-            .map_err(|error| Failure::io(what(), &error))?;
-        if bytes.is_empty() {
-            break;
-        }
-        let malformed = |why: String| {
-            Failure::new(Code::Data, what(), format!("line {number} is malformed: {why}"))
-                .or_advise("give the lines as they were written, such as those that `grep '^{\"audit\":'` finds")
-        };
-        let is_whole = bytes.ends_with(b"\n") || u64::try_from(bytes.len()) != Ok(LONGEST);
-        if !is_whole {
-            return Err(malformed("it is longer than 1 MiB".to_owned()));
-        }
-        let line =
-            std::str::from_utf8(&bytes).map_err(|_| malformed("it is not UTF-8".to_owned()))?;
-        match read(line).map_err(malformed)? {
-            Line::Entry(read) => log.take(*read),
-            Line::Dropped(lines) => log.dropped = log.dropped.saturating_add(lines),
-            Line::Other => {}
-        }
-    }
-    Ok(log)
-}
-
-impl Log {
-    fn take(&mut self, read: Read) {
-        let Read { entry, is_whole } = read;
-        let event = match entry.event {
-            Event::Allow => simulate::Event::Allowed,
-            Event::Deny => simulate::Event::Denied,
-            // The controller's word on a grant, whose bytes nodes tell of load by load.
-            Event::Settle if entry.who.is_none() && entry.account.is_some() => return,
-            Event::Settle => simulate::Event::Spent,
-            // What follows from these stands in lines of its own.
-            Event::Reserve | Event::Grant | Event::Override | Event::WouldDeny => return,
-        };
-        match record(event, entry).filter(|_| is_whole) {
-            Some(record) => self.records.push(record),
-            None => self.unclear = self.unclear.saturating_add(1),
-        }
-    }
-}
-
-fn record(event: simulate::Event, entry: Entry) -> Option<Record> {
-    let WhoLine {
-        namespace,
-        labels,
-        service_account,
-        pod_uid,
-    } = entry.who?;
-    let WhatLine {
-        source,
-        host,
-        bucket,
-        path,
-        has_digest,
-        revision: _,
-    } = entry.what?;
-    Some(Record {
-        unix_millis: entry.time_unix_millis,
-        event,
-        namespace,
-        labels,
-        service_account,
-        pod: pod_uid,
-        source,
-        host,
-        bucket,
-        path,
-        has_digest,
-        bytes: entry.bytes,
+    Ok(if log.malformed > 0 {
+        Code::Data
+    } else {
+        Code::Done
     })
+}
+
+/// Decisions that cannot be read, the first few by their lines.
+fn malformed(log: &Log, name: &str) -> Vec<Failure> {
+    let what = format!("read the audit log {name}");
+    let failure = |why: String| Failure::new(Code::Data, what.clone(), why);
+    let named = log.named.iter();
+    let named = named.map(|(number, why)| failure(format!("line {number} is malformed: {why}")));
+    let mut failures: Vec<Failure> = named.collect();
+    let named = u64::try_from(failures.len()).unwrap_or(u64::MAX);
+    let more = log.malformed.saturating_sub(named);
+    if more > 0 {
+        failures.push(failure(format!("{more} more lines are malformed")));
+    }
+    failures
+}
+
+/// What somebody should know of a log before they believe what came of it.
+fn about_log(log: &Log) -> Vec<String> {
+    let Log {
+        dropped,
+        unclear,
+        repeated,
+        foreign: (foreign, first),
+        is_cut,
+        ..
+    } = log;
+    let mut told = Vec::new();
+    if *dropped > 0 {
+        told.push(format!(
+            "{dropped} decisions are missing in the log, because they were more than could be written"
+        ));
+    }
+    if *unclear > 0 {
+        told.push(format!(
+            "{unclear} decisions are passed over, because their lines do not say all of who asked for what"
+        ));
+    }
+    if *repeated > 0 {
+        told.push(format!(
+            "counted once, although they stand in the log again: {repeated} lines"
+        ));
+    }
+    if *foreign > 0 {
+        told.push(format!(
+            "passed over, because they are none of an audit log: {foreign} lines, of which line {first} is the first"
+        ));
+    }
+    if *is_cut {
+        told.push("passed over, because the log is cut there: the last line".to_owned());
+    }
+    told
+}
+
+/// What somebody may not have meant. What a malformed policy does is told of the times at which it is asked, or of now.
+fn about_policy(policy: &Compiled, records: &[Record], now_unix: i64) -> Option<String> {
+    let name = policy.name.escape_debug();
+    let asked = records.iter();
+    let asked = asked.filter(|record| policy.selects(&record.namespace, &record.labels));
+    let mut times: Vec<i64> = asked.map(Record::unix).collect();
+    let is_asked = !times.is_empty();
+    match policy.rules() {
+        Err(why) => {
+            if !is_asked {
+                times.push(now_unix);
+            }
+            let effect = effect(policy, times);
+            Some(format!(
+                "EgressPolicy {name} is malformed, and {effect}: {why}"
+            ))
+        }
+        Ok(_) if is_asked => None,
+        Ok(_) => Some(format!(
+            "EgressPolicy {name} selects no namespace of the log, and changes nothing"
+        )),
+    }
 }
 
 fn table(changes: &[Change]) -> Vec<Vec<String>> {
@@ -190,6 +236,7 @@ fn summary(outcome: &Outcome) -> String {
         allowed,
         denied,
         spent_bytes,
+        by_default: _,
         changes,
     } = outcome;
     let of = |difference: Difference| {
@@ -211,70 +258,4 @@ fn summary(outcome: &Outcome) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(event: &str, more: &str) -> String {
-        format!(
-            "{{\"audit\":\"v1\",\"event\":\"{event}\",\"timeUnixMillis\":1,\"bytes\":7,\
-             \"who\":{{\"namespace\":\"team-a\",\"serviceAccount\":\"default\"}},\"what\":{{\"source\":\"models\"}}{more}}}\n"
-        )
-    }
-
-    #[test]
-    fn a_log_is_read_among_other_lines_and_what_cannot_be_decided_is_counted() {
-        let text = [
-            "{\"level\":\"INFO\"}\n".to_owned(),
-            line("Allow", ""),
-            line("Deny", ",\"cut\":[\"reason\"]"),
-            line("Settle", ",\"cut\":[\"path\"]"),
-            line("Grant", ""),
-            "{\"audit\":\"v1\",\"event\":\"Settle\",\"timeUnixMillis\":1,\"account\":{\"policy\":\"u\",\"budget\":\"b\"}}\n".to_owned(),
-            "{\"audit\":\"v1\",\"event\":\"Settle\",\"timeUnixMillis\":1}\n".to_owned(),
-            "\n{\"audit\":\"v1\",\"dropped\":4}\n".to_owned(),
-            line("Settle", "").trim_end().to_owned(),
-        ]
-        .concat();
-        let log = log(text.as_bytes(), "x").unwrap();
-        let events: Vec<_> = log.records.iter().map(|record| record.event).collect();
-        assert_eq!(
-            events,
-            [
-                simulate::Event::Allowed,
-                simulate::Event::Denied,
-                simulate::Event::Spent
-            ]
-        );
-        assert_eq!((log.dropped, log.unclear), (4, 2));
-        assert_eq!(log.records[2].bytes, 7);
-    }
-
-    #[test]
-    fn a_malformed_line_is_named_by_its_number() {
-        let good = line("Allow", "");
-        for (bad, words) in [
-            (&b"oops\n"[..], "line 2 is malformed: it is not JSON"),
-            (&b"\xff\n"[..], "line 2 is malformed: it is not UTF-8"),
-            (
-                &b"{\"audit\":\"v1\",\"event\":\"Sing\"}"[..],
-                "line 2 is malformed: it is no decision",
-            ),
-        ] {
-            let text = [good.as_bytes(), bad].concat();
-            let failure = log(text.as_slice(), "audit.log").unwrap_err();
-            assert_eq!(failure.code, Code::Data);
-            let sentence = failure.to_string();
-            assert!(
-                sentence.starts_with(&format!("tonnage: read the audit log audit.log: {words}")),
-                "{sentence}"
-            );
-        }
-        let long = vec![b' '; (1 << 20) + 1];
-        let failure = log(long.as_slice(), "x").unwrap_err();
-        assert!(
-            failure
-                .to_string()
-                .contains("line 1 is malformed: it is longer than 1 MiB")
-        );
-    }
-}
+mod tests;

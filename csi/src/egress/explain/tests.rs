@@ -40,7 +40,7 @@ fn decided(specs: &[Value], source: &str) -> Decision {
 
 fn explained(decision: &Decision, used: &[u64], bytes: Option<u64>) -> Explanation {
     let accounts = decision.charges.iter().map(|it| it.account.clone());
-    let used = accounts.zip(used.iter().copied()).collect();
+    let used = accounts.zip(used.iter().copied().map(Ok)).collect();
     let known = Known {
         used: &used,
         bytes,
@@ -130,4 +130,58 @@ fn what_an_audit_would_deny_is_told_beside() {
 allowed  no EgressPolicy decides on the namespace, and defaultEgress is Allow
 audit    would deny: service account team-a/default may not load this from source \"models\": no entry of spec.allow of EgressPolicy p0 names it (spec.allow is empty); ask an administrator to add it"
     );
+}
+
+#[test]
+fn a_ledger_that_cannot_be_read_is_said_to_be_and_leaves_nothing() {
+    let decision = decided(&two(), "models");
+    let accounts: Vec<Account> = decision
+        .charges
+        .iter()
+        .map(|it| it.account.clone())
+        .collect();
+    let used = BTreeMap::from([
+        (accounts[0].clone(), Err("you may not list them".to_owned())),
+        (accounts[2].clone(), Err("it is broken".to_owned())),
+    ]);
+    let known = Known {
+        used: &used,
+        bytes: None,
+        now_unix: NOW,
+    };
+    let explanation = explain(&decision, &known);
+    assert!(explanation.allowed);
+    assert!(!explanation.is_sure());
+    let text = explanation.to_string();
+    let lines: Vec<&str> = text.lines().take(4).collect();
+    assert_eq!(
+        lines,
+        [
+            "allowed  EgressPolicy p0, spec.allow[0], if budget p0/daily has enough left, which could not be read",
+            "budget   p0/daily: 2.0 TiB in Daily until 2026-11-28T00:00:00Z, namespace team-a; what is left is not known: you may not list them",
+            "budget   p0/month: 10.0 TiB of 10.0 TiB left in 30d, shared",
+            "budget   p1/trial: 1.0 GiB in Weekly until 2026-11-30T00:00:00Z, namespace team-a, counted only; what is left is not known: it is broken",
+        ]
+    );
+    let json = serde_json::to_value(&explanation).unwrap();
+    assert_eq!(json["budgets"][0].get("leftBytes"), None);
+    assert_eq!(json["budgets"][0].get("suffices"), None);
+    assert_eq!(json["budgets"][0]["unread"], "you may not list them");
+
+    // What only watches is not needed for an answer, and a budget that is known to be empty is one.
+    let used = BTreeMap::from([
+        (accounts[0].clone(), Err("you may not list them".to_owned())),
+        (accounts[1].clone(), Ok(10 << 40)),
+    ]);
+    let known = Known {
+        used: &used,
+        ..known
+    };
+    assert!(!explain(&decision, &known).allowed);
+    let used = BTreeMap::from([(accounts[2].clone(), Err("it is broken".to_owned()))]);
+    let known = Known {
+        used: &used,
+        ..known
+    };
+    assert!(explain(&decision, &known).is_sure());
 }

@@ -172,6 +172,44 @@ fn a_rolling_window_gives_bytes_back_and_the_tightest_budget_stops() {
 }
 
 #[test]
+fn the_most_bytes_come_first_and_what_the_default_decides_is_counted() {
+    let narrow = policy(
+        "narrow",
+        &json!({"namespaces": {"names": ["team-a"]}, "allow": [{"prefixes": ["public"]}]}),
+    );
+    let of = |namespace: &str, source: &str, bytes: u64| Record {
+        namespace: namespace.to_owned(),
+        source: source.to_owned(),
+        ..record(Event::Spent, DAY, "secret", bytes)
+    };
+    let denied = Record {
+        namespace: "team-z".to_owned(),
+        ..record(Event::Denied, DAY, "secret", 0)
+    };
+    let records = vec![
+        of("team-a", "a", 1),
+        of("team-a", "b", 9),
+        of("team-b", "a", 7),
+        denied,
+    ];
+    let outcome = replay(&[narrow], records);
+    let told: Vec<(Difference, &str, u64)> = outcome
+        .changes
+        .iter()
+        .map(|it| (it.change, it.source.as_str(), it.bytes))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Difference::WouldDeny, "b", 9),
+            (Difference::WouldDeny, "a", 1),
+            (Difference::WouldAllow, "models", 0),
+        ]
+    );
+    assert_eq!(outcome.by_default, 1);
+}
+
+#[test]
 fn a_policy_that_only_watches_changes_nothing() {
     let audit = policy(
         "trial",
@@ -197,6 +235,7 @@ fn an_outcome_is_json_in_the_words_of_kubernetes() {
     let json = serde_json::to_value(&outcome).unwrap();
     assert_eq!(json["allowed"], 1);
     assert_eq!(json["spentBytes"], 0);
+    assert_eq!(json["byDefault"], 1);
     assert_eq!(json["changes"][0]["change"], "wouldDeny");
     assert_eq!(json["changes"][0]["by"], "defaultEgress");
 }
