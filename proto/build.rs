@@ -4,6 +4,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let names = [
         "csi.proto",
+        "deviceplugin.proto",
         "pluginregistration.proto",
         "podresources.proto",
     ];

@@ -1,10 +1,16 @@
 //! How long GPUs waited for weights: of each load of a pod, its time multiplied by the GPUs of the pod. What devices a pod has is
-//! kubelet's to say, over the socket of its `PodResources` API; where there is no such socket nothing is counted.
+//! kubelet's to say, over the socket of its `PodResources` API; while there is no such socket nothing is counted.
 //!
-//! Nobody waits for it: a load is put on a queue, and all that are on it are looked up with one call. Volumes of one pod that
-//! load at the same time count each; a pod's GPUs are those of all its containers, each once.
+//! Nobody waits for it: a load is put on a queue, and all that are on it are looked up with one call (`looks` says when, `devices`
+//! what of the answer is a GPU). The call is `List`, which every kubelet answers since Kubernetes 1.28; `Get`, of one pod, is there
+//! by default from 1.34 on only, and would be a call for each load. A load counts once, however often kubelet has called for it. Volumes of
+//! one pod that load at the same time count each; a pod's GPUs are those of all its containers, each once, but for init containers that
+//! end: of them kubelet lists nothing.
 
-use std::collections::{HashMap, HashSet};
+mod devices;
+mod looks;
+
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +21,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Endpoint;
@@ -23,6 +30,7 @@ use tonnage_proto::podresources::pod_resources_lister_client::PodResourcesLister
 use tonnage_proto::podresources::{ListPodResourcesRequest, PodResources};
 
 use crate::loads::{Load, Observer};
+use looks::{Looks, Waited};
 
 /// The socket, below kubelet's directory.
 pub const SOCKET: &str = "pod-resources/kubelet.sock";
@@ -31,7 +39,7 @@ pub const SOCKET: &str = "pod-resources/kubelet.sock";
 const MOST_PAIRS: usize = 1_000;
 /// Namespace of all further ones.
 const OTHER: &str = "other";
-/// Loads that may wait to be counted; further ones are not.
+/// Loads that may wait to be looked at; further ones are not counted.
 const QUEUE: usize = 1_024;
 /// Longest wait for kubelet.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -79,15 +87,6 @@ impl GpuSeconds {
     }
 }
 
-/// A load that a pod waited for.
-#[derive(Debug)]
-struct Waited {
-    namespace: String,
-    pod: String,
-    source: String,
-    time: Duration,
-}
-
 /// Hears of loads.
 #[derive(Debug)]
 pub struct GpuWait {
@@ -100,6 +99,7 @@ pub struct GpuCount {
     queue: Receiver<Waited>,
     socket: PathBuf,
     seconds: GpuSeconds,
+    looks: Looks,
     /// Whether the last call failed, so that an outage is told once.
     fails: bool,
 }
@@ -112,6 +112,7 @@ impl GpuWait {
             queue,
             socket: socket.to_path_buf(),
             seconds,
+            looks: Looks::default(),
             fails: false,
         };
         (Self { queue: sender }, count)
@@ -127,7 +128,7 @@ impl Observer for GpuWait {
             source: load.source.clone(),
             time: load.total(),
         };
-        // Closed where there is no socket; full where kubelet is slow.
+        // Full where kubelet is slow; closed where nobody counts any more.
         if let Err(error) = self.queue.try_send(waited) {
             tracing::trace!(%error, "the GPUs of a load are not counted");
         }
@@ -139,15 +140,8 @@ impl Observer for GpuWait {
 }
 
 impl GpuCount {
-    /// Counts until `stop`; not at all if there is no socket.
+    /// Counts until `stop`, or until there is nobody who could tell of a load.
     pub async fn run(mut self, stop: CancellationToken) {
-        if tokio::fs::metadata(&self.socket).await.is_err() {
-            tracing::info!(
-                socket = %self.socket.display(),
-                "kubelet's PodResources socket is not there: the time that GPUs wait is not counted"
-            );
-            return;
-        }
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.keep() => {}
@@ -155,17 +149,35 @@ impl GpuCount {
     }
 
     async fn keep(&mut self) {
-        let mut loads = Vec::new();
-        while self.queue.recv_many(&mut loads, QUEUE).await > 0 {
-            match tokio::time::timeout(PATIENCE, self.list()).await {
-                Ok(Ok(pods)) => {
-                    self.fails = false;
-                    self.count(&loads, &pods);
-                }
-                Ok(Err(error)) => self.complain(&error),
-                Err(_) => self.complain("it does not answer"),
+        let mut ended = Vec::new();
+        loop {
+            let open = tokio::select! {
+                count = self.queue.recv_many(&mut ended, QUEUE) => count > 0,
+                () = until(self.looks.due()) => true,
+            };
+            let now = Instant::now();
+            self.looks.add(ended.drain(..), now);
+            // At the end all that still wait are looked up once more.
+            if self.looks.due().is_some_and(|due| due <= now || !open) {
+                self.look().await;
             }
-            loads.clear();
+            if !open {
+                return;
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let answer = tokio::time::timeout(PATIENCE, self.list()).await;
+        let answer = answer.unwrap_or_else(|_| Err("it does not answer".to_owned()));
+        match &answer {
+            Ok(_) => self.fails = false,
+            Err(error) => self.complain(error),
+        }
+        let pods = answer.unwrap_or_default();
+        for (load, gpus) in self.looks.looked(&pods, Instant::now()) {
+            let seconds = load.time.saturating_mul(gpus).as_secs_f64();
+            self.seconds.add(&load.namespace, &load.source, seconds);
         }
     }
 
@@ -182,64 +194,25 @@ impl GpuCount {
         Ok(answer.into_inner().pod_resources)
     }
 
-    fn count(&self, loads: &[Waited], pods: &[PodResources]) {
-        let gpus: HashMap<(&str, &str), usize> = pods
-            .iter()
-            .map(|pod| ((pod.namespace.as_str(), pod.name.as_str()), gpus(pod)))
-            .collect();
-        for load in loads {
-            let gpus = gpus.get(&(load.namespace.as_str(), load.pod.as_str()));
-            let gpus = gpus.copied().unwrap_or(0);
-            if gpus > 0 {
-                #[expect(clippy::cast_precision_loss, reason = "a handful of GPUs")]
-                let seconds = load.time.as_secs_f64() * gpus as f64;
-                self.seconds.add(&load.namespace, &load.source, seconds);
-            }
-        }
-    }
-
     fn complain(&mut self, error: &str) {
         if std::mem::replace(&mut self.fails, true) {
             tracing::debug!(error, "kubelet does not say which GPUs pods have");
         } else {
             tracing::warn!(
                 error,
-                "kubelet does not say which GPUs pods have; loads meanwhile are not counted"
+                socket = %self.socket.display(),
+                "kubelet does not say which GPUs pods have; what they wait is not counted unless it does within minutes"
             );
         }
     }
 }
 
-/// How many GPUs the containers of a pod have together.
-fn gpus(pod: &PodResources) -> usize {
-    let mut found = HashSet::new();
-    for container in &pod.containers {
-        for devices in &container.devices {
-            if is_gpu(&devices.resource_name) {
-                let ids = devices.device_ids.iter();
-                found.extend(ids.map(|id| (devices.resource_name.as_str(), "", id.as_str())));
-            }
-        }
-        let claims = container.dynamic_resources.iter();
-        for device in claims.flat_map(|claim| &claim.claim_resources) {
-            if is_gpu(&device.driver_name) {
-                let pool = device.pool_name.as_str();
-                found.insert((
-                    device.driver_name.as_str(),
-                    pool,
-                    device.device_name.as_str(),
-                ));
-            }
-        }
+/// Waits until then, or for ever.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
-    found.len()
-}
-
-/// Whether a resource or driver is of GPUs, or of parts of them: `nvidia.com/gpu`, `amd.com/gpu`, `gpu.intel.com/i915`,
-/// `nvidia.com/mig-1g.10gb`, `gpu.nvidia.com`.
-fn is_gpu(name: &str) -> bool {
-    let mut words = name.split(|it: char| !it.is_ascii_alphanumeric());
-    words.any(|word| word.eq_ignore_ascii_case("gpu") || word.eq_ignore_ascii_case("mig"))
 }
 
 #[cfg(test)]

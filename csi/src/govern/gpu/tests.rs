@@ -1,62 +1,49 @@
-//! What is counted, and what happens without kubelet; `csi/tests/gpu_wait.rs` has one that answers.
+//! What is counted, and what happens without kubelet; `csi/tests/gpu_wait.rs` has one that answers at once.
+
+use std::collections::VecDeque;
 
 use prometheus_client::encoding::text::encode;
 use tokio::net::UnixListener;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
 use tonnage_cache::report::{Phase, Report};
+use tonnage_proto::podresources::pod_resources_lister_server::{
+    PodResourcesLister, PodResourcesListerServer,
+};
 use tonnage_proto::podresources::{
-    ClaimResource, ContainerDevices, ContainerResources, DynamicResource,
+    ClaimResource, ContainerResources, DynamicResource, ListPodResourcesResponse,
 };
 
 use super::*;
-
-fn devices(resource: &str, ids: &[&str]) -> ContainerDevices {
-    ContainerDevices {
-        resource_name: resource.to_owned(),
-        device_ids: ids.iter().map(ToString::to_string).collect(),
-    }
-}
-
-fn claim(driver: &str, names: &[&str]) -> DynamicResource {
-    let device = |name: &&str| ClaimResource {
-        driver_name: driver.to_owned(),
-        pool_name: "node-1".to_owned(),
-        device_name: (*name).to_owned(),
-    };
-    DynamicResource {
-        claim_name: "claim".to_owned(),
-        claim_namespace: "team".to_owned(),
-        claim_resources: names.iter().map(device).collect(),
-    }
-}
-
-fn container(devices: Vec<ContainerDevices>, claims: Vec<DynamicResource>) -> ContainerResources {
-    ContainerResources {
-        name: "c".to_owned(),
-        devices,
-        dynamic_resources: claims,
-    }
-}
-
-fn pod(name: &str, containers: Vec<ContainerResources>) -> PodResources {
-    PodResources {
-        name: name.to_owned(),
-        namespace: "team".to_owned(),
-        containers,
-    }
-}
-
-/// Two GPUs, and something else.
-fn server_0() -> PodResources {
-    let nics = devices("rdma/hca", &["mlx5_0"]);
-    let gpus = devices("nvidia.com/gpu", &["GPU-1", "GPU-2"]);
-    pod("server-0", vec![container(vec![nics, gpus], Vec::new())])
-}
 
 /// The load of pod `server-0` of namespace `team`.
 fn load(seconds: u64) -> Load {
     let mut report = Report::default();
     report.add_phase(Phase::Transfer, Duration::from_secs(seconds));
     Load::of_a_pod(0, report)
+}
+
+/// Pod `server-0` with that many claimed GPUs.
+fn server_0(gpus: usize) -> PodResources {
+    let device = |number| ClaimResource {
+        driver_name: "gpu.nvidia.com".to_owned(),
+        pool_name: "node-1".to_owned(),
+        device_name: format!("gpu-{number}"),
+    };
+    let claim = DynamicResource {
+        claim_name: "claim".to_owned(),
+        claim_namespace: "team".to_owned(),
+        claim_resources: (0..gpus).map(device).collect(),
+    };
+    PodResources {
+        name: "server-0".to_owned(),
+        namespace: "team".to_owned(),
+        containers: vec![ContainerResources {
+            name: "server".to_owned(),
+            devices: Vec::new(),
+            dynamic_resources: vec![claim],
+        }],
+    }
 }
 
 fn samples(seconds: &GpuSeconds) -> Vec<String> {
@@ -68,86 +55,85 @@ fn samples(seconds: &GpuSeconds) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-#[test]
-fn gpus_are_counted_once_by_whatever_way_a_pod_has_them() {
-    for (containers, wanted) in [
-        (Vec::new(), 0),
-        (server_0().containers, 2),
-        (
-            // Two containers share one.
-            vec![
-                container(vec![devices("amd.com/gpu", &["0", "1"])], Vec::new()),
-                container(vec![devices("amd.com/gpu", &["1"])], Vec::new()),
-            ],
-            2,
-        ),
-        (
-            vec![container(
-                vec![devices("nvidia.com/mig-1g.10gb", &["MIG-1"])],
-                vec![
-                    claim("gpu.nvidia.com", &["gpu-0", "gpu-1"]),
-                    claim("nic.example.com", &["a"]),
-                ],
-            )],
-            3,
-        ),
-    ] {
-        assert_eq!(gpus(&pod("p", containers)), wanted);
+/// Gives one answer after the other; where there is none, it is about to start.
+#[derive(Debug)]
+struct Kubelet(Mutex<VecDeque<Option<Vec<PodResources>>>>);
+
+#[tonic::async_trait]
+impl PodResourcesLister for Kubelet {
+    async fn list(
+        &self,
+        _: Request<ListPodResourcesRequest>,
+    ) -> Result<Response<ListPodResourcesResponse>, Status> {
+        let answer = self.0.lock().unwrap().pop_front().flatten();
+        let pod_resources = answer.ok_or_else(|| Status::unavailable("it is about to start"))?;
+        Ok(Response::new(ListPodResourcesResponse { pod_resources }))
     }
 }
 
-#[test]
-fn what_is_a_gpu_is_in_the_words_of_its_name() {
-    for name in [
-        "nvidia.com/gpu",
-        "nvidia.com/gpu.shared",
-        "nvidia.com/mig-3g.40gb",
-        "amd.com/gpu",
-        "gpu.intel.com/i915",
-        "gpu.nvidia.com",
-    ] {
-        assert!(is_gpu(name), "{name}");
-    }
-    for name in [
-        "rdma/hca",
-        "example.com/gpus-of-nobody",
-        "migration.io/x",
-        "cpu",
-        "",
-    ] {
-        assert!(!is_gpu(name), "{name}");
-    }
-}
-
-#[test]
-fn a_load_counts_its_time_for_each_gpu_of_its_pod() {
+/// What one load of 30 s has added when kubelet has given two answers: the second one because nothing more is to come.
+async fn counted(answers: [Option<Vec<PodResources>>; 2]) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("kubelet.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let incoming = futures::stream::unfold(listener, |listener| async move {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        Some((accepted, listener))
+    });
+    let kubelet = PodResourcesListerServer::new(Kubelet(Mutex::new(answers.into())));
+    let served = Server::builder().serve_with_incoming(kubelet, incoming);
     let seconds = GpuSeconds::default();
-    let (_, count) = GpuWait::new(Path::new("/nowhere"), seconds.clone());
-    let waited = |pod: &str, seconds| Waited {
-        namespace: "team".to_owned(),
-        pod: pod.to_owned(),
-        source: "models".to_owned(),
-        time: Duration::from_secs(seconds),
-    };
-    let loads = [
-        waited("server-0", 30),
-        waited("server-0", 12),
-        waited("gone", 5),
-    ];
-    count.count(&loads, &[pod("other", Vec::new()), server_0()]);
+    let (wait, count) = GpuWait::new(&socket, seconds.clone());
+    wait.load_ended(&load(30));
+    drop(wait);
+    tokio::select! {
+        ended = served => panic!("kubelet has ended: {ended:?}"),
+        () = count.run(CancellationToken::new()) => {}
+    }
+    samples(&seconds)
+}
+
+#[tokio::test]
+async fn gpus_of_a_claim_that_is_prepared_after_the_load_are_counted_with_the_next_answer() {
+    let answers = [Some(vec![server_0(0)]), Some(vec![server_0(2)])];
     assert_eq!(
-        samples(&seconds),
-        [r#"tonnage_gpu_wait_seconds_total{namespace="team",source="models"} 84.0"#]
+        counted(answers).await,
+        [r#"tonnage_gpu_wait_seconds_total{namespace="team",source="models"} 60.0"#]
     );
 }
 
 #[tokio::test]
-async fn without_a_socket_nothing_is_counted_and_nothing_waits() {
+async fn a_load_is_counted_once_whatever_the_next_answer_is() {
+    let answers = [Some(vec![server_0(1)]), Some(vec![server_0(2)])];
+    assert_eq!(
+        counted(answers).await,
+        [r#"tonnage_gpu_wait_seconds_total{namespace="team",source="models"} 30.0"#]
+    );
+}
+
+#[tokio::test]
+async fn a_kubelet_that_fails_at_first_costs_no_load() {
+    let answers = [None, Some(vec![server_0(2)])];
+    assert_eq!(
+        counted(answers).await,
+        [r#"tonnage_gpu_wait_seconds_total{namespace="team",source="models"} 60.0"#]
+    );
+}
+
+#[tokio::test]
+async fn a_pod_without_gpus_adds_nothing() {
+    let answers = [Some(vec![server_0(0)]), Some(Vec::new())];
+    assert!(counted(answers).await.is_empty());
+}
+
+#[tokio::test]
+async fn without_a_socket_nothing_is_counted_and_nobody_waits() {
     let directory = tempfile::tempdir().unwrap();
     let seconds = GpuSeconds::default();
     let (wait, count) = GpuWait::new(&directory.path().join("kubelet.sock"), seconds.clone());
-    count.run(CancellationToken::new()).await;
     wait.load_ended(&load(30));
+    drop(wait);
+    count.run(CancellationToken::new()).await;
     assert!(samples(&seconds).is_empty());
 }
 
@@ -161,6 +147,17 @@ async fn a_socket_that_nobody_serves_costs_the_loads_and_no_more() {
     wait.load_ended(&load(30));
     drop(wait);
     count.run(CancellationToken::new()).await;
+    assert!(samples(&seconds).is_empty());
+}
+
+#[tokio::test]
+async fn it_ends_when_it_is_to_although_loads_wait() {
+    let seconds = GpuSeconds::default();
+    let (wait, count) = GpuWait::new(Path::new("/nowhere/kubelet.sock"), seconds.clone());
+    wait.load_ended(&load(30));
+    let stop = CancellationToken::new();
+    stop.cancel();
+    count.run(stop).await;
     assert!(samples(&seconds).is_empty());
 }
 
