@@ -5,6 +5,7 @@ import uuid
 from dataclasses import dataclass
 
 from .command import Ended, attempt, output, shown
+from .interrupt import held_back
 from .outcome import until
 from .paths import NODE, STATE
 
@@ -27,6 +28,12 @@ class Mount:
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         return cls(fields[0], point, frozenset(fields[5].split(",")))
 
+    @property
+    def pod(self) -> str:
+        """Uid of the pod whose volume is mounted; empty where it is no pod's."""
+        below = self.point.removeprefix(f"{KUBELET}/pods/")
+        return "" if below == self.point else below.split("/")[0]
+
 
 class Cluster:
     """The cluster, as seen from one of its nodes. Each node is in namespaces of its own; kubectl and helm work on the first."""
@@ -42,14 +49,14 @@ class Cluster:
         return (STATE / "ready").exists() and self.attempt("true").code == 0
 
     def start(self) -> None:
-        output([NODE / "up.sh"], seconds=200)
+        _begin(NODE / "up.sh")
 
     def remove(self) -> None:
         output([NODE / "down.sh", "--remove"])
 
     def add_node(self) -> None:
         """Starts the second node, and returns when it is Ready."""
-        output([NODE / "node2.sh", "start"], seconds=200)
+        _begin(NODE / "node2.sh", "start")
 
     def remove_node(self) -> None:
         """Ends the second node's processes, and removes what they have made outside of their namespaces."""
@@ -111,3 +118,9 @@ class Cluster:
 
     def wait_for_api(self, seconds: float = 60) -> None:
         until("the API server answers", seconds, lambda: self.attempt("kubectl", "get", "--raw", "/readyz", "--request-timeout=2s").code == 0)
+
+
+def _begin(*command) -> None:
+    """Starts a node, and ends only when it is known which processes that were: whoever is interrupted can end them then."""
+    with held_back():
+        output(["setsid", "--wait", *command], seconds=200)

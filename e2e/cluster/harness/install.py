@@ -10,7 +10,7 @@ from .cluster import Cluster
 from .command import Ended
 from .kubectl import Kubectl
 from .manifests import DRIVER, SYSTEM, store_keys
-from .outcome import until
+from .outcome import Failure, until
 from .paths import INSIDE, REPOSITORY, STATE
 
 RELEASE = "tonnage"
@@ -21,6 +21,8 @@ CONTROLLER = "tonnage-controller"
 """Name of the controllers' Deployment, and of the lease that one of them holds."""
 OURS = f"app.kubernetes.io/instance={RELEASE}"
 UNINSTALL = ("helm", "uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait", "--timeout=2m")
+LOADS = 100
+"""How many reports of loads the driver keeps."""
 PUBLISHED = re.compile(r'^csi_operations_seconds_count\{([^}]*NodePublishVolume[^}]*)\} (\S+)$', re.MULTILINE)
 
 
@@ -148,6 +150,18 @@ class Driver:
         """What the command line prints in the node pod, beside the service; the pod's environment names the cache."""
         pod = until("the driver's container runs", 60, self._running_pod)
         return self._kube.run(SYSTEM, pod["metadata"]["name"], "/tonnage", *arguments, container="tonnage")
+
+    def loads(self) -> list[dict]:
+        """The driver's own reports, newest first."""
+        return json.loads(self.tonnage("loads", f"--last={LOADS}", "--json"))
+
+    def load_of(self, pod: dict) -> dict:
+        """The report of a pod's one load, which is written after kubelet has had its answer."""
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        found = until(f"the load of {name} is reported", 15, lambda: [it for it in self.loads() if it.get("pod", {}).get("uid") == uid])
+        if len(found) > 1:
+            raise Failure(f"pod {name} has one volume, and {len(found)} loads are reported for it: {found}")
+        return found[0]
 
     def usage(self) -> dict:
         """`tonnage cache du`, once all that was verified is also synced, so that every object is in its place."""

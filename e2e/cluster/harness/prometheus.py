@@ -3,6 +3,7 @@ scraped, and is asked what dashboards ask."""
 
 import json
 import shutil
+import time
 
 from . import monitoring
 from .cluster import Cluster
@@ -30,9 +31,12 @@ class Prometheus:
     def __init__(self, cluster: Cluster, kube: Kubectl):
         self._cluster, self._kube = cluster, kube
         self._directory = STATE / "prometheus"
+        self.began = 0.0
+        """When it was started, in seconds since 1970."""
 
     def start(self) -> None:
         """Scrapes the driver's pods of now, once a second."""
+        self.began = time.time()
         shutil.rmtree(self._directory, ignore_errors=True)
         (self._directory / "rules").mkdir(parents=True)
         for file in monitoring.RULES:
@@ -61,8 +65,13 @@ class Prometheus:
         found = self.ask(expression)
         return float(found[0]["value"][1]) if found else None
 
-    def rules(self) -> list[dict]:
-        return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
+    def series(self, expression: str, began: float, ended: float, step: float) -> list[dict]:
+        """Values of an expression between two moments."""
+        return self._get("query_range", query=expression, start=str(began), end=str(ended), step=str(step))["result"]
+
+    def groups(self) -> list[dict]:
+        """The groups of rules that it has loaded, and what came of each rule."""
+        return self._get("rules")["groups"]
 
     def _configuration(self) -> dict:
         targets = [{"targets": [f"{it['status']['podIP']}:9808"], "labels": _labels(it)} for it in self.pods()]
@@ -87,4 +96,5 @@ def _labels(pod: dict) -> dict[str, str]:
     """As the PodMonitor writes them at every metric that has not got its own."""
     metadata, node = pod["metadata"], pod["spec"]["nodeName"]
     component = metadata["labels"]["app.kubernetes.io/component"]
-    return {"namespace": metadata["namespace"], "pod": metadata["name"], "node": node, "app_kubernetes_io_component": component}
+    labels = {"namespace": metadata["namespace"], "pod": metadata["name"], "node": node, "endpoint": "metrics"}
+    return {**labels, "app_kubernetes_io_component": component}

@@ -79,9 +79,13 @@ class Rules:
 
     def remove(self) -> None:
         """Their ledgers go with them."""
-        self._kube.delete("", "egresspolicies", *self._names)
-        self._names = []
-        until("no ledger is left", 60, lambda: not self._kube.all("", "egressbudgets"), lambda: self._kube("get", "egressbudgets"))
+        names, self._names = self._names, []
+        self._kube.delete("", "egresspolicies", *names)
+
+        def left() -> list[str]:
+            return [it["metadata"]["name"] for it in self._kube.all("", "egressbudgets") if it["spec"]["policy"] in names]
+
+        until("no ledger of them is left", 60, lambda: not left(), left)
 
     def _is_in_force(self, name: str) -> bool:
         found = self._kube.get("", "egresspolicy", name)

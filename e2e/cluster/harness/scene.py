@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from . import manifests, model
-from .cluster import Cluster
+from .cluster import Cluster, Mount
 from .kubectl import Kubectl
 from .model import Model
 from .outcome import Failure, until
@@ -49,22 +49,29 @@ class Scene:
 
     def close(self) -> None:
         """Removes all of it, and fails where something is left on the node."""
+        try:
+            self._remove_users()
+        finally:
+            # Also where a pod stays: the next scenario finds none of it in its way.
+            for kind, name in self._others:
+                self.kube.delete("", kind, name)
+            self.kube.delete("", "namespaces", *self._namespaces)
+        for namespace in self._namespaces:
+            until(f"namespace {namespace} is gone", 60, lambda: not self.kube.find("", "namespace", namespace))
+        self.store.remove(self.name)
+        shutil.rmtree(self._files, ignore_errors=True)
+        self._namespaces, self._others = [], []
+        until("no mount of a volume is left", 30, lambda: not self._strange_mounts(), self._strange_mounts)
+        until("no directory of a pod is left", 60, lambda: not self._strange_directories(), self._strange_directories)
+
+    def _remove_users(self) -> None:
+        """Pods, and then the claims that they have used."""
         for namespace in self._namespaces:
             self.kube.delete_all(namespace, "pods")
         for namespace in self._namespaces:
             until(f"the pods of {namespace} are gone", 120, lambda: not self.kube.all(namespace, "pods"), lambda: self._names("pods"))
             self.kube.delete_all(namespace, "persistentvolumeclaims")
         until("provisioned volumes are gone", 60, lambda: not self._provisioned(), self._provisioned)
-        for kind, name in self._others:
-            self.kube.delete("", kind, name)
-        self.kube.delete("", "namespaces", *self._namespaces)
-        for namespace in self._namespaces:
-            until(f"namespace {namespace} is gone", 60, lambda: not self.kube.find("", "namespace", namespace))
-        self.store.remove(self.name)
-        shutil.rmtree(self._files, ignore_errors=True)
-        self._namespaces, self._others = [], []
-        until("no mount of a volume is left", 30, lambda: not self.cluster.volume_mounts(), self.cluster.volume_mounts)
-        until("no directory of a pod is left", 60, lambda: not self._strange_directories(), self._strange_directories)
 
     def add_namespace(self, name: str, labels: dict[str, str] | None = None) -> None:
         self._namespaces.append(name)
@@ -171,6 +178,12 @@ class Scene:
         deleted = [it["metadata"]["name"] for it in mine if it["spec"]["persistentVolumeReclaimPolicy"] == "Delete"]
         records = self.kube.all("", "volumes.tonnage.dev")
         return deleted + [it["metadata"]["name"] for it in records if it["spec"].get("claim", {}).get("namespace") in self._namespaces]
+
+    def _strange_mounts(self) -> list[Mount]:
+        """Mounts of volumes that no pod has. Pods of another scenario may be there."""
+        mounts = self.cluster.volume_mounts()
+        pods = {it["metadata"]["uid"] for it in self.kube.all("*", "pods")} if mounts else set()
+        return [it for it in mounts if it.pod not in pods]
 
     def _strange_directories(self) -> set[str]:
         return self.cluster.pod_directories() - {it["metadata"]["uid"] for it in self.kube.all("*", "pods")}

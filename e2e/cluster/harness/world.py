@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .cluster import Cluster
 from .install import Driver
@@ -23,8 +23,20 @@ class World:
     driver: Driver
     seed: str
     measure: Measure = Measure()
+    has_pace: bool = True
+    """Whether the pace of the store's wire that counts is this world's, to be given back at the end."""
+    is_alone: bool = True
+    """Whether nothing else takes time from this scenario: none beside it, and no other cluster."""
     _scenes: list[Scene] = field(default_factory=list)
     _afterwards: list[Callable[[], object]] = field(default_factory=list)
+
+    def beside(self) -> "World":
+        """The same, for one who is there while others are."""
+        return replace(self, has_pace=False, is_alone=False, _scenes=[], _afterwards=[])
+
+    def crowded(self) -> "World":
+        """The same, for those who have somebody beside them."""
+        return replace(self, is_alone=False)
 
     def scene(self, name: str, endpoint: str = DIRECT, consumers: list[dict] | None = None) -> Scene:
         """Sets a scene in which all pods may read, or only `consumers`."""
@@ -34,14 +46,18 @@ class World:
         return scene
 
     def leave(self) -> None:
-        """Removes what the scenario has made; what cannot be removed is a failure of the scenario."""
-        self.store.limit(None)
-        try:
-            while self._scenes:
-                self._scenes.pop().close()
-        finally:
-            while self._afterwards:
-                self._afterwards.pop()()
+        """Removes what the scenario has made, all that can be removed; what cannot is a failure of the scenario."""
+        if self.has_pace:
+            self.store.limit(None)
+        errors: list[Exception] = []
+        while self._scenes or self._afterwards:
+            remove = self._scenes.pop().close if self._scenes else self._afterwards.pop()
+            try:
+                remove()
+            except Exception as error:  # noqa: BLE001: the others are removed all the same
+                errors.append(error)
+        if errors:
+            raise Failure(" | ".join(str(it) or repr(it) for it in errors)) from errors[0]
 
     def afterwards(self, action: Callable[[], object]) -> None:
         """What is to be done once the scenario's scenes are gone, however it ends; the latest first."""

@@ -4,6 +4,8 @@
 # and kubeconform each by itself. runc too, because the distribution's may be older than 1.2, from which on it takes `ro` off what a
 # pod wants to write. containerd comes from the distribution, and so does Prometheus, unpacked only: its package would start it. What is
 # built already is not built again.
+# TONNAGE_E2E_CONTAINERD=built builds containerd 2 as well (155 s on two cores), which is used from then on: with the distribution's, if
+# that is older, no pod can have `hostUsers: false`, and scenarios say that they do not judge it.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -29,6 +31,12 @@ kubernetes() {
   "$go" build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" -o "$BIN/" tool
   # go.etcd.io/etcd/server/v3 builds to a binary named so.
   mv "$BIN/server" "$BIN/etcd"
+}
+
+# With its shim and its client, in place of the distribution's: $BIN comes first inside the node.
+containerd() {
+  cd "$HERE/mods/containerd"
+  "$go" build -ldflags "-s -w" -o "$BIN/" tool
 }
 
 # Its module replaces others, which `go install` does not allow; and it begins in C.
@@ -63,6 +71,11 @@ export CGO_ENABLED=0 GOFLAGS=-trimpath
 renice -n 10 $$ >/dev/null
 once "kubernetes-$(cat "$HERE"/mods/all/go.{mod,sum} | cksum | cut -d' ' -f1)" kubernetes
 once "runc-${RUNC##*@}" runc
+case ${TONNAGE_E2E_CONTAINERD:-distribution} in
+  built) once "containerd-$(cat "$HERE"/mods/containerd/go.{mod,sum} | cksum | cut -d' ' -f1)" containerd ;;
+  distribution) ;;
+  *) die "TONNAGE_E2E_CONTAINERD is $TONNAGE_E2E_CONTAINERD: built, or distribution" ;;
+esac
 once "helm-${HELM##*@}" install "$HELM"
 once "kubeconform-${KUBECONFORM##*@}" install "$KUBECONFORM"
 once prometheus-of-the-distribution prometheus

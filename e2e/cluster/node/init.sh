@@ -38,6 +38,10 @@ for setting in vm/overcommit_memory:1 vm/panic_on_oom:0 kernel/panic:10 kernel/p
   mount --bind "$file" "/proc/sys/${setting%:*}"
 done
 
+# In a user namespace the kernel mounts a /proc only where another is seen that nothing lies over.
+mkdir /run/c/proc
+mount -t proc proc /run/c/proc
+
 # A cgroup tree whose root is our own cgroup.
 if [[ $(stat -fc %T /sys/fs/cgroup) == cgroup2fs ]]; then
   mount -t sysfs sysfs /sys

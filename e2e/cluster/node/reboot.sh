@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The node's power, inside the cluster's namespaces; the control plane and the store count as other machines:
-#   reboot.sh down    a power cut: kubelet, the runtime and every container end at once, and no mount of theirs is left
+#   reboot.sh down    a power cut: kubelet, the runtime and every container end at once, and no mount or cgroup of theirs is left
 #   reboot.sh up      starts it again: fresh mounts, the same disks, and the boot id that /var/lib/cluster/boot_id holds
 #   reboot.sh back    runtime and kubelet start once more with the machine's own boot id; containers live on
 # The kernel has one boot id, and every container a /proc of its own: the runtime is started with reboot/ before its PATH, where
@@ -28,6 +28,17 @@ end_pods() {
   return 1
 }
 
+# With the machine's memory its cgroups go. Kubelet asks the runtime for the container of each that it finds when it starts, 3 s for
+# each that is none, before it says anything of its node.
+remove_cgroups() {
+  for _ in {1..100}; do
+    if find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/null; then return 0; fi
+    sleep 0.1
+  done
+  printf 'cgroups of pods are still in use\n'
+  return 1
+}
+
 unmount_all() {
   awk '$5 ~ "^/var/lib/kubelet/" || $5 ~ "^/run/(containerd|netns)/" {print $5}' /proc/self/mountinfo | tac | xargs --no-run-if-empty umount
 }
@@ -41,6 +52,7 @@ case ${1:-} in
     stop kubelet
     stop containerd
     end_pods
+    remove_cgroups
     unmount_all
     rm -rf /run/containerd /run/netns/*
     umount /var/lib/tonnage

@@ -5,7 +5,7 @@ set -euo pipefail
 export TONNAGE_E2E_NODE=node1
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 . "$HERE/launch.sh"
-PATH=$PATH:/usr/sbin:/sbin
+PATH=$BIN:$PATH:/usr/sbin:/sbin
 
 for pair in containerd:containerd ctr:containerd runc:runc busybox:busybox-static ip:iproute2 openssl:openssl pgrep:procps \
   mkfs.xfs:xfsprogs nsenter:util-linux; do

@@ -32,7 +32,9 @@ spec:
   pricePerGiB: {{amount: "0.09", currency: EUR}}
   maxStalenessSeconds: 600
 """
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
+REFUSED = 77
+"""How a command ends that says no."""
 SOON = 5
 """Seconds in which a refusal has to be there."""
 SMALL = 96 * MIB
@@ -52,7 +54,7 @@ def run(world: World) -> None:
     rules.apply(policy(CLOSED, OTHER, allow=[{"sources": [NAME], "prefixes": [f"{NAME}/elsewhere"]}]))
     _allowed(world, scene)
     _denied(world, scene)
-    _explained(world)
+    _explained(world, rules)
     _overruled(world, scene, rules)
     _exhausted(world, scene, rules)
     _tightened(world, scene, rules)
@@ -77,22 +79,35 @@ def _denied(world: World, scene: Scene) -> None:
     refusal = scene.refusal("denied", SOON * 2, OTHER)
     took = time.monotonic() - began
     world.check(f"a pod of another namespace is refused in {took:.1f} s, though the source would let it", took < SOON and refusal.code == "PermissionDenied", refusal)
-    named = all(word in refusal.sentence for word in (f"{OTHER}/default", CLOSED, "spec.allow"))
-    world.check("in the policy's sentence", refusal.is_one_sentence and named, refusal)
-    print(f"      “{refusal.sentence}”")
+    world.check("in one sentence", refusal.is_one_sentence, refusal)
+    world.equal(f"“{refusal.sentence}”", refusal.sentence, _unnamed(OTHER, CLOSED, "public/small"))
     world.equal("for which no object was asked for", world.store.since(mark).objects, [])
     world.equal("and the pod does not start", world.kube.get(OTHER, "pod", "denied")["status"]["phase"], "Pending")
 
 
-def _explained(world: World) -> None:
+def _explained(world: World, rules: Rules) -> None:
     """The command line asks the API server, as an administrator, and fetches nothing."""
-    for namespace, path, word in ((NAME, "public/small", f"EgressPolicy {NAME}, spec.allow[0]"), (OTHER, "public/small", CLOSED), (NAME, "secret", NAME)):
-        question = ["--namespace", namespace, "--as", "default", "--source", NAME, "--path", path]
-        ended = world.driver.attempt_on_node("policy", "explain", *question)
-        wanted = "allowed" if (namespace, path) == (NAME, "public/small") else "denied"
-        said = ended.out + ended.err
-        world.check(f"`tonnage policy explain` says for {namespace} and {path}: {wanted}", wanted in said.lower() and word in said, ended)
-    print("".join(f"      {line}\n" for line in said.splitlines()), end="")
+    left = GIB - sum(rules.ledger(DAILY).values())
+    budgets = [(f"{NAME}/daily", NAME, GIB, left)]
+    for namespace, path, wanted in (
+        (NAME, "public/small", (0, True, f"EgressPolicy {NAME}, spec.allow[0]", budgets)),
+        (OTHER, "public/small", (REFUSED, False, _unnamed(OTHER, CLOSED, "public/small"), [])),
+        (NAME, "secret", (REFUSED, False, _unnamed(NAME, NAME, "secret"), [])),
+    ):
+        question = ["policy", "explain", "--namespace", namespace, "--as", "default", "--source", NAME, "--path", path]
+        ended = world.driver.attempt_on_node(*question, "--output=json")
+        world.check(f"`tonnage policy explain` answers for {namespace} and {path}", ended.out.startswith("{"), ended)
+        answer = json.loads(ended.out)
+        seen = [(it["budget"], it["namespace"], it["limitBytes"], it["leftBytes"]) for it in answer["budgets"]]
+        verdict = f"{'allowed' if wanted[1] else 'denied'}, by which rule, and with what left: {[it[-1] for it in wanted[3]]}"
+        world.equal(verdict, (ended.code, answer["allowed"], answer["reason"], seen), wanted)
+        print("".join(f"      {line}\n" for line in world.driver.attempt_on_node(*question).out.splitlines()), end="")
+
+
+def _unnamed(namespace: str, by: str, path: str) -> str:
+    """What a pod is told whose path no entry names."""
+    who = f'service account {namespace}/default may not load this from source "{NAME}": no entry of spec.allow of EgressPolicy {by} names it'
+    return f'{who} (allow[0] of {by} comes closest and does not name path "{NAME}/{path}"); ask an administrator to add it'
 
 
 def _overruled(world: World, scene: Scene, rules: Rules) -> None:

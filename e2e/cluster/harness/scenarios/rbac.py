@@ -1,5 +1,5 @@
-"""Each service account of the chart may do what is listed here and nothing else, as the chart says it and as the server decides it; only
-the node pod asks for privileges, and the others run under the restricted Pod Security level."""
+"""Each service account and each role for people may do what is listed here and nothing else, as the chart says it and as the server decides
+it; only the node pod asks for privileges, and the others run under the restricted Pod Security level."""
 
 import json
 import re
@@ -58,6 +58,30 @@ GRANTED = {
     },
 }
 """Verbs by resource, in the whole cluster and in the release's own namespace besides."""
+PEOPLE = {
+    "tonnage-view": {
+        "cachequotas.tonnage.dev": "get list watch",
+        "egresspolicies.tonnage.dev": "get list watch",
+        "egressbudgets.tonnage.dev": "get list watch",
+        "egressleases.tonnage.dev": "get list watch",
+        "nodecaches.tonnage.dev": "get list watch",
+        "sources.tonnage.dev": "get list watch",
+    },
+    "tonnage-governor": {
+        "egresspolicies.tonnage.dev": "create delete get list patch update watch",
+        "cachequotas.tonnage.dev": "create delete get list patch update watch",
+        "egressbudgets.tonnage.dev": "delete get list watch",
+        "egressleases.tonnage.dev": "get list watch",
+        "sources.tonnage.dev": "get list watch",
+        "namespaces": "get list",
+        "daemonsets.apps": "list",
+    },
+}
+"""Verbs by resource of the roles that the chart binds to nobody."""
+EXPLAIN = (("get", "sources.tonnage.dev"), ("get", "namespaces"), ("list", "egresspolicies.tonnage.dev"), ("list", "egressbudgets.tonnage.dev"))
+"""What `tonnage policy explain` asks the server for, as whoever runs it."""
+DEFAULT = ("list", "daemonsets.apps")
+"""And to learn what holds where no policy decides: without it the answer says that this is not known."""
 LASTING = ("tonnage-node", "tonnage-controller")
 """Those that there are between an installation and an uninstall."""
 NEVER = (
@@ -97,9 +121,13 @@ def run(world: World) -> None:
         for scope in ("cluster", "own"):
             wanted = {resource: set(verbs.split()) for resource, verbs in GRANTED[account][scope].items()}
             world.equal(f"{account}: the chart grants exactly the listed verbs, {scope}", _granted(objects, account, scope), wanted)
+    for role, listed in PEOPLE.items():
+        wanted = {resource: set(verbs.split()) for resource, verbs in listed.items()}
+        world.equal(f"{role}: the chart's role has exactly the listed verbs", _has(objects, role), wanted)
     for account in LASTING:
         _server_agrees(world, account)
     _people(world)
+    _explainers(world, scene)
     _node_pod(world, objects)
     _others_are_restricted(world, scene, objects)
 
@@ -126,6 +154,14 @@ def _granted(objects: list[dict], account: str, scope: str) -> Rules:
             for rule in role["rules"]:
                 _add(granted, rule)
     return granted
+
+
+def _has(objects: list[dict], role: str) -> Rules:
+    """What a role for people says."""
+    has: Rules = {}
+    for rule in next(it for it in objects if (it["kind"], it["metadata"]["name"]) == ("ClusterRole", role))["rules"]:
+        _add(has, rule)
+    return has
 
 
 def _is(subject: dict, account: str) -> bool:
@@ -189,8 +225,27 @@ def _people(world: World) -> None:
         world.check("nor see the rules, which are the cluster's", ended.code != 0 and "is forbidden" in ended.err, ended)
 
 
+def _explainers(world: World, scene: Scene) -> None:
+    """Of the whole cluster, whoever governs it and whoever may view it; `view` has the chart's role in it."""
+    for role, asked in (("tonnage-governor", (*EXPLAIN, DEFAULT)), ("view", EXPLAIN)):
+        user = f"somebody-with-{role}"
+        scene.add(_bound(f"{NAME}-{role}", role, user))
+        until(f"who has {role} may list policies", 15, lambda: _may(world, user, "list", "egresspolicies.tonnage.dev"))
+        missing = [what for what in asked if not _may(world, user, *what)]
+        world.equal(f"who has {role} may ask for all that `tonnage policy explain` asks for", missing, [])
+        world.check("and may not change a source", not _may(world, user, "update", "sources.tonnage.dev"))
+
+
 def _may(world: World, user: str, verb: str, resource: str) -> bool:
     return world.kube.attempt("auth", "can-i", verb, resource, f"--namespace={NAME}", f"--as={user}").code == 0
+
+
+def _bound(name: str, role: str, user: str) -> dict:
+    """Gives a role of the whole cluster to a person."""
+    group = "rbac.authorization.k8s.io"
+    reference = {"apiGroup": group, "kind": "ClusterRole", "name": role}
+    subjects = [{"apiGroup": group, "kind": "User", "name": user}]
+    return {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name}, "roleRef": reference, "subjects": subjects}
 
 
 def _node_pod(world: World, objects: list[dict]) -> None:

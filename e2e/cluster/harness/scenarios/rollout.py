@@ -94,8 +94,7 @@ def _comes_back(world: World, scene: Scene, boot_id: str) -> None:
     def known() -> bool:
         return world.kube.get("", "node", "node1")["status"]["nodeInfo"]["bootID"] == boot_id
 
-    # On a busy machine the runtime takes a minute before it answers for the first time.
-    until("kubelet says that the node was rebooted", 150, known)
+    until("kubelet says that the node was rebooted", 90, known)
     world.check(f"kubelet says that the node was rebooted: {boot_id}", True)
     for name in READERS:
         until(f"{name} runs again", 120, lambda: _restarts(world, name) > 0)
