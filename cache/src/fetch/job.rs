@@ -159,6 +159,7 @@ impl Driver {
                     Ok(done) => self.book(done),
                     Err(error) => self.fail(Error::Task(error)),
                 },
+                () = self.large.fewer() => {}
                 slot = self.large.slot() => self.ask(Class::Large, slot),
                 slot = self.small.slot() => self.ask(Class::Small, slot),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.hedge_late_runs(),

@@ -1,8 +1,10 @@
 //! One kind of requests of a job: how many run, what waits to be asked again, and how quick they are.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::connections::Controller;
@@ -22,6 +24,29 @@ pub(super) struct Later {
     pub(super) attempts: u32,
 }
 
+/// How many requests of a lane wait for bytes or receive them, and who is told when one has all of its own.
+#[derive(Debug, Default)]
+struct Receiving {
+    count: AtomicUsize,
+    fewer: Notify,
+}
+
+/// A request's place in its lane, and its connection: both are free again once this is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// Given back before the lane hears of it, and lent while the gate makes the request wait.
+    pub(super) slot: Option<Slot>,
+    receiving: Arc<Receiving>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        drop(self.slot.take());
+        self.receiving.count.fetch_sub(1, Ordering::AcqRel);
+        self.receiving.fewer.notify_one();
+    }
+}
+
 /// The requests of one class.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -29,8 +54,7 @@ pub(super) struct Lane {
     pub(super) class: Class,
     /// How many requests should run.
     pub(super) controller: Controller,
-    /// How many do.
-    pub(super) running: usize,
+    receiving: Arc<Receiving>,
     /// Time of whole runs.
     pub(super) pace: Pace,
     /// Time from request to answer.
@@ -50,7 +74,7 @@ impl Lane {
                 Class::Large => Controller::new(start, max),
                 Class::Small => Controller::steady(start, max),
             },
-            running: 0,
+            receiving: Arc::default(),
             pace: Pace::default(),
             waits: Pace::default(),
             later: Vec::new(),
@@ -59,9 +83,29 @@ impl Lane {
         }
     }
 
+    /// How many requests run and have not received all yet.
+    pub(super) fn running(&self) -> usize {
+        self.receiving.count.load(Ordering::Acquire)
+    }
+
+    /// Seats one more request.
+    pub(super) fn seat(&mut self, slot: Slot) -> Seat {
+        self.receiving.count.fetch_add(1, Ordering::AcqRel);
+        Seat {
+            slot: Some(slot),
+            receiving: Arc::clone(&self.receiving),
+        }
+    }
+
+    /// Waits until a request has left its seat. Cancel safe.
+    pub(super) fn fewer(&self) -> impl Future<Output = ()> + use<> {
+        let receiving = Arc::clone(&self.receiving);
+        async move { receiving.fewer.notified().await }
+    }
+
     /// Queues for a slot if one more request should run and `fresh` work or a due retry is there.
     pub(super) fn queue(&mut self, slots: &Slots, party: &Party, fresh: bool) {
-        if self.turn.is_some() || self.running >= self.controller.target() {
+        if self.turn.is_some() || self.running() >= self.controller.target() {
             return;
         }
         if fresh || self.has_due(Instant::now()) {
@@ -124,7 +168,7 @@ impl Lane {
 
     /// Adjusts the number of requests to what came since the last call.
     pub(super) fn decide(&mut self, received: u64) {
-        let busy = !std::mem::take(&mut self.idle) && self.running >= self.controller.target();
+        let busy = !std::mem::take(&mut self.idle) && self.running() >= self.controller.target();
         self.controller.decide(received, busy);
     }
 

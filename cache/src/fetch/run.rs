@@ -19,8 +19,8 @@ use super::body::{Reader, stalled};
 use super::context::Context;
 use super::grant::Grant;
 use super::hedge::Race;
+use super::lane::Seat;
 use super::plan::Run;
-use super::slots::Slot;
 
 mod writes;
 
@@ -95,8 +95,10 @@ impl From<source::Error> for Failure {
     }
 }
 
-/// Runs one request to its end. The slot is held until then, but not while the gate makes the request wait.
-pub(super) async fn run(context: Arc<Context>, ask: Ask, slot: Slot) -> Ran {
+/// Runs one request to its end. The seat of a large file's request is given back with the last byte, so that its connection
+/// carries the next one while the last parts are written; a small file's is held until it is written. The connection is
+/// given back, too, while the gate makes the request wait.
+pub(super) async fn run(context: Arc<Context>, ask: Ask, seat: Seat) -> Ran {
     let parts = ask.run.parts.end.saturating_sub(ask.run.parts.start);
     let mut request = Request {
         ran: Ran {
@@ -105,7 +107,7 @@ pub(super) async fn run(context: Arc<Context>, ask: Ask, slot: Slot) -> Ran {
             writes: Vec::with_capacity(usize::try_from(parts).unwrap_or_default()),
             ..Ran::default()
         },
-        slot: Some(slot),
+        seat: Some(seat),
         reader: None,
         writes: Writes::new(Arc::clone(&context), ask.to.clone(), WRITES),
         context,
@@ -117,6 +119,10 @@ pub(super) async fn run(context: Arc<Context>, ask: Ask, slot: Slot) -> Ran {
         () = stop.cancelled() => Err(Failure::Stopped),
         ended = request.receive() => ended,
     };
+    // The job must hear of a failure before it asks for more.
+    if ended.is_ok() && matches!(request.ask.to, Destination::Large(_)) {
+        request.seat = None;
+    }
     request.ran.failure = ended.err();
     while let Some(written) = request.writes.next().await {
         if let Err(failure) = request.ran.settle(written) {
@@ -130,7 +136,7 @@ struct Request {
     context: Arc<Context>,
     ask: Ask,
     ran: Ran,
-    slot: Option<Slot>,
+    seat: Option<Seat>,
     reader: Option<Reader>,
     writes: Writes,
 }
@@ -147,16 +153,19 @@ impl Request {
         let grant = self.open(entry, range, grant).await?;
         self.read_parts(entry).await?;
         grant.complete();
-        self.drain(0).await
+        Ok(())
     }
 
     /// Asks the gate. Who has to wait for a budget or a rate keeps nobody else from a connection meanwhile, and is asked about again
     /// if the permission has passed when there is a connection.
     async fn admit(&mut self, demand: &Demand) -> Result<Grant, Failure> {
-        while let Some(slot) = self.slot.take() {
+        let Some(seat) = &mut self.seat else {
+            return Err(Failure::Stopped);
+        };
+        while let Some(slot) = seat.slot.take() {
             let asked = Grant::ask(&*self.context.gate, demand);
             let (mut grant, slot) = slot.unless_waiting(asked).await.map_err(Failure::Refused)?;
-            self.slot = slot;
+            seat.slot = slot;
             if grant.begin() {
                 return Ok(grant);
             }

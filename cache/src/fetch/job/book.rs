@@ -72,7 +72,6 @@ impl Driver {
         let (index, class, hedged) = (active.run.entry, active.class, active.race.is_hedged());
         let age = active.started.elapsed();
         let lane = self.lane(class);
-        lane.running = lane.running.saturating_sub(1);
         if ran.failure.is_none() && !hedged {
             lane.pace.add(age, ran.parts);
             lane.waits.add(ran.waited, 1);

@@ -124,8 +124,7 @@ impl Driver {
         if let Some(active) = self.active.get_mut(&id) {
             active.requests = active.requests.saturating_add(1);
         }
-        let lane = self.lane(class);
-        lane.running = lane.running.saturating_add(1);
+        let seat = self.lane(class).seat(slot);
         self.connections = self.connections.max(self.slots.held_by(self.party.job));
         let ask = Ask {
             id,
@@ -136,6 +135,6 @@ impl Driver {
         };
         let context = Arc::clone(&self.context);
         self.tasks
-            .spawn(async move { Done::Ran(run::run(context, ask, slot).await) });
+            .spawn(async move { Done::Ran(run::run(context, ask, seat).await) });
     }
 }

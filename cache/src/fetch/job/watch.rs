@@ -36,7 +36,7 @@ impl Driver {
         let target = self.large.controller.target();
         // Requests that wait at the gate have no connection.
         let held = self.slots.held_by(self.party.job);
-        if target <= limit || self.large.running.min(held) < limit {
+        if target <= limit || self.large.running().min(held) < limit {
             return;
         }
         let most = self

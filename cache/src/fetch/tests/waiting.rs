@@ -78,3 +78,33 @@ async fn a_run_that_ends_before_it_has_asked_for_anything_costs_nothing() {
     bench.check(&holder, &held.unwrap());
     assert_eq!((source.opens(), gate.budget.charged()), (0, holder.total()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_carries_the_next_request_while_the_last_parts_are_written() {
+    let settings = Settings {
+        connections_start: 1,
+        connections_max: 1,
+        run_parts: 1,
+        // Two seconds for each part but the first.
+        write_rate: Some(MIB as u64 / 2),
+        ..quick()
+    };
+    let bench = Bench::new(settings);
+    let source = Arc::new(FakeSource::new(&[("slowly", 4 * MIB)]));
+    let job = job(&source);
+    let (cancel, progress) = (job.cancel.clone(), Arc::clone(&job.progress));
+    let fetcher = Arc::clone(&bench.fetcher);
+    let mut running = JoinSet::new();
+    running.spawn(async move { fetcher.fetch(job).await });
+    while source.opens() < 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let written = progress.snapshot().done;
+    assert!(
+        written < 2 * MIB as u64,
+        "the connection waited for the disk"
+    );
+    cancel.cancel();
+    let ended = running.join_next().await.unwrap().unwrap();
+    assert!(matches!(ended, Err(Error::Cancelled)));
+}
