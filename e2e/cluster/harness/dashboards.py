@@ -127,7 +127,8 @@ def _lines(panel: Panel, lines: dict[str, Line], shown: tuple[float, float], siz
 def _axis(most: float, unit: str) -> float:
     """Four round steps that reach as far."""
     factor = 1024 ** int(math.log(most, 1024)) if unit in ("bytes", "Bps") and most >= 1 else 1
-    step = max(most, 1e-9) / factor / 4
+    # A line of zeros has an axis of ones.
+    step = (most or factor) / factor / 4
     power = 10 ** math.floor(math.log10(step))
     return 4 * factor * power * next(it for it in (1, 2, 2.5, 5, 10) if it * power >= step * 0.999)
 
