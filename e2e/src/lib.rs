@@ -13,5 +13,6 @@ pub mod oracle;
 mod pace;
 pub mod s3;
 pub mod scratch;
+pub mod signals;
 pub mod tcp_proxy;
 pub mod world;

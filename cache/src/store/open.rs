@@ -84,7 +84,7 @@ fn start(shared: Arc<Shared>) -> Result<Arc<Store>, Error> {
     let write_back = WriteBack::start(&shared).map_err(failed)?;
     let syncer = Syncer::start(&shared, shared.config.sync_threads).map_err(failed)?;
     let flusher = Flusher::start(Arc::clone(&shared)).map_err(failed)?;
-    let warmer = Warmer::start(Arc::clone(&shared)).map_err(failed)?;
+    let warmer = Warmer::start(&shared).map_err(failed)?;
     Ok(Arc::new(Store {
         threads,
         write_back: Arc::new(write_back),

@@ -4,59 +4,36 @@
 //!
 //! Advice, not work: nobody waits for it, and nothing is wrong without it.
 
-use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Shared, Store};
 use crate::buffer::{Buffer, CAPACITY};
 use crate::digest::{Digest, PART_SIZE, part_count};
-use crate::disk::Open;
-
-#[derive(Debug, Default)]
-struct Queue {
-    objects: VecDeque<(Digest, u64)>,
-    stopped: bool,
-}
-
-/// What is to be warmed, and a bell.
-#[derive(Debug, Default)]
-struct Bell {
-    queue: Mutex<Queue>,
-    rung: Condvar,
-}
+use crate::disk::{Crew, Open, Queue};
 
 /// The running thread; dropping it ends it within a part and joins it.
 #[derive(Debug)]
 pub(super) struct Warmer {
-    bell: Arc<Bell>,
-    thread: Option<JoinHandle<()>>,
+    crew: Crew<(Digest, u64)>,
+    stopped: Arc<AtomicBool>,
 }
 
 impl Warmer {
-    pub(super) fn start(shared: Arc<Shared>) -> io::Result<Self> {
-        let bell = Arc::<Bell>::default();
-        let heard = Arc::clone(&bell);
-        let thread = std::thread::Builder::new()
-            .name("tonnage-warm".to_owned())
-            .spawn(move || {
-                while let Some((digest, size)) = heard.next() {
-                    if let Err(error) = warm(&shared, &heard, (digest, size)) {
-                        tracing::debug!(%digest, %error, "an object was not brought into memory");
-                    }
+    /// Starts the thread.
+    pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
+        let stopped = Arc::<AtomicBool>::default();
+        let (shared, ended) = (Arc::clone(shared), Arc::clone(&stopped));
+        let work = move |queue: &Queue<(Digest, u64)>| {
+            while let Some((digest, size)) = queue.next() {
+                if let Err(error) = warm(&shared, &ended, (digest, size)) {
+                    tracing::debug!(%digest, %error, "an object was not brought into memory");
                 }
-            })?;
-        Ok(Self {
-            bell,
-            thread: Some(thread),
-        })
-    }
-
-    /// Brings objects of these sizes into memory, in this order, each from its end.
-    pub(super) fn warm(&self, objects: impl IntoIterator<Item = (Digest, u64)>) {
-        self.bell.lock().objects.extend(objects);
-        self.bell.rung.notify_all();
+            }
+        };
+        let crew = Crew::start("tonnage-warm", 1, work)?;
+        Ok(Self { crew, stopped })
     }
 }
 
@@ -64,38 +41,23 @@ impl Store {
     /// Begins to bring objects of these sizes into memory beside whoever reads them, in this order and each from its end;
     /// returns at once. What cannot be brought is passed over.
     pub fn warm(&self, objects: impl IntoIterator<Item = (Digest, u64)>) {
-        self.warmer.warm(objects);
-    }
-}
-
-impl Bell {
-    /// Waits for the next object; `None` once there is to be none.
-    fn next(&self) -> Option<(Digest, u64)> {
-        let queue = self.lock();
-        let is_idle = |queue: &mut Queue| queue.objects.is_empty() && !queue.stopped;
-        let mut queue = self
-            .rung
-            .wait_while(queue, is_idle)
-            .unwrap_or_else(PoisonError::into_inner);
-        if queue.stopped {
-            return None;
+        for object in objects {
+            self.warmer.crew.submit(object);
         }
-        queue.objects.pop_front()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Reads, and throws away what it has read: advice to read ahead would be cut to a fraction of what is asked for (`force_page_cache_ra`
 /// in Linux 6.12), and would overtake the reader at the disk.
-fn warm(shared: &Shared, bell: &Bell, (digest, size): (Digest, u64)) -> io::Result<()> {
+fn warm(shared: &Shared, stopped: &AtomicBool, (digest, size): (Digest, u64)) -> io::Result<()> {
+    if stopped.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let path = shared.layout.object(&digest);
     let file = shared.disk.open(&path, Open::Read)?;
     let mut buffer = Buffer::unpooled();
     for index in (0..part_count(size)).rev() {
-        if bell.lock().stopped {
+        if stopped.load(Ordering::Relaxed) {
             break;
         }
         let offset = index.saturating_mul(PART_SIZE);
@@ -106,13 +68,6 @@ fn warm(shared: &Shared, bell: &Bell, (digest, size): (Digest, u64)) -> io::Resu
 
 impl Drop for Warmer {
     fn drop(&mut self) {
-        self.bell.lock().stopped = true;
-        self.bell.rung.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
-            tracing::error!("the warming thread panicked");
-        }
+        self.stopped.store(true, Ordering::Relaxed);
     }
 }

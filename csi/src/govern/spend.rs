@@ -192,16 +192,14 @@ impl Spender {
         self.lock().purse.left(account, now)
     }
 
-    /// What the controller says of an account that is used up, if it is. Nothing is asked for.
-    pub fn exhausted(&self, account: &Account) -> Option<Shortage> {
-        let state = self.lock();
-        state.purse.is_exhausted(account).then(|| {
-            let said = state.said.get(account);
-            Shortage::Exhausted {
-                account: account.clone(),
-                message: said.and_then(|it| it.message.clone()),
-            }
-        })
+    /// Whether the controller has said last that nothing is left of an account.
+    pub fn is_exhausted(&self, account: &Account) -> bool {
+        self.lock().purse.is_exhausted(account)
+    }
+
+    /// The controller's sentence about an account, if it has one.
+    pub fn word(&self, account: &Account) -> Option<String> {
+        self.answer(account).0
     }
 
     /// Which start of the service this is.

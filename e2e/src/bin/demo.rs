@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tonnage_e2e::demo::{Settings, run};
+use tonnage_e2e::signals::stopped;
 
 /// Stages a model from an S3 server on loopback through the real node and controller services, as kubelet
 /// would, and shows what it took. Leaves nothing behind.
@@ -64,20 +65,5 @@ async fn main() -> ExitCode {
             drop(writeln!(std::io::stderr(), "demo: {error}"));
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-async fn stopped() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }

@@ -15,7 +15,6 @@ use crate::crd::{Mode, WhenControllerUnreachable};
 use crate::egress::policy::Decision;
 use crate::egress::terms::Account;
 use crate::govern::rules::Snapshot;
-use crate::govern::spend::Shortage;
 use crate::govern::tabs::{Decided, Seat, Tab, Waiter, Wanted};
 use crate::policy::Refusal;
 use crate::volume::Attributes;
@@ -191,15 +190,19 @@ impl Shared {
         let charges = decision.charges.iter();
         let charges = charges.filter(|charge| charge.mode == Mode::Enforce);
         let accounts: Vec<&Account> = charges.map(|charge| &charge.account).collect();
-        for account in &accounts {
-            if let Some(sentence) = self.used_up(decision, account) {
-                return Some(gate::Refusal::Exhausted(sentence));
-            }
+        let spender = &self.parts.spender;
+        if let Some(account) = accounts
+            .iter()
+            .find(|account| spender.is_exhausted(account))
+        {
+            let word = spender.word(account);
+            let sentence = words::used_up(decision, account, word.as_deref());
+            return Some(gate::Refusal::Exhausted(sentence));
         }
         if !self.is_silent() {
             return None;
         }
-        let is_short = |account: &&&Account| self.parts.spender.left(account) < RUN;
+        let is_short = |account: &&&Account| spender.left(account) < RUN;
         let short = match decision.unreachable {
             WhenControllerUnreachable::Allow => None,
             WhenControllerUnreachable::SpendLease => accounts.iter().find(is_short),
@@ -207,16 +210,6 @@ impl Shared {
         };
         let sentence = words::unanswered(decision, short?, None);
         Some(gate::Refusal::Exhausted(sentence))
-    }
-
-    /// What is said of a budget that has nothing left, if it has nothing left.
-    fn used_up(&self, decision: &Decision, account: &Account) -> Option<String> {
-        match self.parts.spender.exhausted(account)? {
-            Shortage::Exhausted { message, .. } => {
-                Some(words::used_up(decision, account, message.as_deref()))
-            }
-            Shortage::Unanswered { .. } => None,
-        }
     }
 }
 

@@ -194,9 +194,16 @@ pub async fn keep_looking(quotas: Arc<Quotas>, store: Arc<Store>, stop: Cancella
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tempfile::TempDir;
     use tonnage_cache::manifest::{File, Manifest};
     use tonnage_cache::path::RelPath;
     use tonnage_cache::store::{Config, Env};
+
+    fn store() -> (TempDir, Arc<Store>) {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(Config::new(root.path()), Env::real()).unwrap();
+        (root, store)
+    }
 
     async fn content(store: &Store, size: u64) -> Digest {
         let file = File {
@@ -216,8 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_retained_counts_for_each_namespace_that_wants_it_until_its_pin_goes() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(Config::new(root.path()), Env::real()).unwrap();
+        let (_root, store) = store();
         let digest = content(&store, 1_000).await;
         let by_hand = content(&store, 5).await;
         let name = "retain:models/llama";
@@ -249,8 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_newer_revision_takes_the_older_one_s_place() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(Config::new(root.path()), Env::real()).unwrap();
+        let (_root, store) = store();
         let (old, new) = (content(&store, 10).await, content(&store, 20).await);
         let name = "retain:models/";
         let _old = pin::add(&store, name, old).await.unwrap();
@@ -264,8 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_namespaces_shared_is_everybody_s_until_the_last_has_left() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(Config::new(root.path()), Env::real()).unwrap();
+        let (_root, store) = store();
         let digest = content(&store, 10).await;
         let _lease = pin::add(&store, "retain:models/llama", digest)
             .await
@@ -300,8 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pin_that_is_noted_for_nobody_stays_whoever_retains_its_path() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(Config::new(root.path()), Env::real()).unwrap();
+        let (_root, store) = store();
         let digest = content(&store, 10).await;
         // Made by hand, or before there were notes.
         let _lease = pin::add(&store, "retain:models/qwen", digest)
@@ -315,8 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_of_what_is_retained_are_known_without_its_manifest() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(Config::new(root.path()), Env::real()).unwrap();
+        let (_root, store) = store();
         let digest = content(&store, 10).await;
         let _lease = pin::add(&store, "retain:models/qwen", digest)
             .await

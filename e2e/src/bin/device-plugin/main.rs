@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tonnage_csi::server::{Routes, Socket};
 use tonnage_e2e::kubelet::connect;
+use tonnage_e2e::signals::stopped;
 use tonnage_proto::deviceplugin::device_plugin_server::DevicePluginServer;
 use tonnage_proto::deviceplugin::registration_client::RegistrationClient;
 use tonnage_proto::deviceplugin::{DevicePluginOptions, RegisterRequest};
@@ -99,21 +100,6 @@ async fn register(kubelet: &Path, request: &RegisterRequest) -> Result<(), Statu
 async fn gone(path: &Path) {
     while path.symlink_metadata().is_ok() {
         sleep(PAUSE).await;
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-async fn stopped() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 

@@ -96,6 +96,31 @@ fn labels_are_asked_for_as_often_as_the_strictest_policy_needs_and_only_if_one_s
     assert_eq!(of(&[policy(&labelled, 1)]), Some(seconds(20)));
 }
 
+/// A node whose rules select by labels, ten minutes after its start, and its API server.
+struct Site {
+    client: kube::Client,
+    server: Server,
+    clock: Arc<ManualClock>,
+    rulebook: Rulebook,
+}
+
+impl Site {
+    fn new() -> Self {
+        let (service, server) = pair();
+        let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
+        let rulebook = Rulebook::new(DefaultEgress::Allow, Arc::clone(&clock) as _);
+        let labelled = json!({"matchLabels": {"tier": "gold"}});
+        rulebook.replace(vec![policy(&labelled, 60)], Duration::ZERO);
+        clock.advance(seconds(600));
+        Self {
+            client: kube::Client::new(service, "tonnage"),
+            server,
+            clock,
+            rulebook,
+        }
+    }
+}
+
 /// Answers the next request, and says what it was.
 async fn answer(server: &mut Server, status: u16, body: &Value) -> String {
     let (request, respond) = server.next_request().await.unwrap();
@@ -119,13 +144,12 @@ fn failure(code: u16) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn a_label_that_changes_is_known_in_the_middle_of_a_load_and_nobody_else_is_asked_about() {
-    let (service, mut server) = pair();
-    let client = kube::Client::new(service, "tonnage");
-    let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
-    let rulebook = Rulebook::new(DefaultEgress::Allow, Arc::clone(&clock) as _);
-    let labelled = json!({"matchLabels": {"tier": "gold"}});
-    rulebook.replace(vec![policy(&labelled, 60)], Duration::ZERO);
-    clock.advance(seconds(600));
+    let Site {
+        client,
+        mut server,
+        clock,
+        rulebook,
+    } = Site::new();
     let interest = rulebook.meet("a", &labels("iron"));
     let tier = || rulebook.snapshot().labels_of("a").cloned();
     let stop = CancellationToken::new();
@@ -163,13 +187,12 @@ async fn a_label_that_changes_is_known_in_the_middle_of_a_load_and_nobody_else_i
 
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_cannot_be_read_keeps_nobody_else_s_labels_old() {
-    let (service, mut server) = pair();
-    let client = kube::Client::new(service, "tonnage");
-    let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
-    let rulebook = Rulebook::new(DefaultEgress::Allow, Arc::clone(&clock) as _);
-    let labelled = json!({"matchLabels": {"tier": "gold"}});
-    rulebook.replace(vec![policy(&labelled, 60)], Duration::ZERO);
-    clock.advance(seconds(600));
+    let Site {
+        client,
+        mut server,
+        rulebook,
+        ..
+    } = Site::new();
     let _interests = ["a", "b"].map(|name| rulebook.meet(name, &labels("gold")));
     let stop = CancellationToken::new();
     let story = async {
