@@ -60,7 +60,8 @@ async fn a_further_part_costs_no_allocation() {
 
 /// What 768 further parts take in runs of this length.
 async fn measure(stand: &Stand, run_parts: u64) -> Stretch {
-    let mut config = Config::new(stand.new_directory());
+    let root = stand.new_directory();
+    let mut config = Config::new(root.path());
     // As many connections throughout, and no second requests.
     config.fetch.run_parts = run_parts;
     config.fetch.connections_start = 4;

@@ -15,6 +15,7 @@
 mod program;
 mod stand;
 
+use std::path::Path;
 use std::process::Command;
 
 use program::{cpu_time, output, peak_anonymous_bytes, pull, system_calls};
@@ -30,12 +31,13 @@ fn a_stage_asks_for_each_byte_exactly_once() {
     let size = 256 * MIB + 77;
     let stand = Stand::serving(&[("odd", size)]);
     stand.reset();
-    let printed = output(&mut pull(&stand, "odd", &stand.new_directory()));
+    let cache = stand.new_directory();
+    let printed = output(&mut pull(&stand, "odd", cache.path()));
     let stats = stand.stats();
     eprintln!("the server sent {stats}");
     assert_eq!(stats["object_bytes"], size, "{stats}");
     let outcome: serde_json::Value = serde_json::from_str(&printed).unwrap();
-    let view = std::path::Path::new(outcome["view"].as_str().unwrap());
+    let view = Path::new(outcome["view"].as_str().unwrap());
     assert_eq!(hash(&view.join("model.bin")), stand.digest("odd"));
 }
 
@@ -43,7 +45,10 @@ fn a_stage_asks_for_each_byte_exactly_once() {
 #[test]
 fn a_stage_needs_at_most_64_mib_of_anonymous_memory_above_idle() {
     let stand = Stand::serving(&[("byte", 1), ("gib", GIB)]);
-    let peak = |name| peak_anonymous_bytes(&mut pull(&stand, name, &stand.new_directory()));
+    let peak = |name| {
+        let cache = stand.new_directory();
+        peak_anonymous_bytes(&mut pull(&stand, name, cache.path()))
+    };
     let (idle, peak) = (peak("byte"), peak("gib"));
     let above = peak.saturating_sub(idle);
     eprintln!("idle {idle} B, peak {} MiB above it", above / MIB);
@@ -57,9 +62,11 @@ fn a_stage_makes_few_system_calls() {
     const MOST_PER_GB: f64 = 11_000.0;
     let stand = Stand::serving(&[("byte", 1), ("gib", GIB)]);
     let calls = |name| {
-        let cache = stand.new_directory();
-        let summary = stand.new_directory().join("calls");
-        system_calls(&pull(&stand, name, &cache), &summary)
+        let (cache, summary) = (stand.new_directory(), stand.new_directory());
+        system_calls(
+            &pull(&stand, name, cache.path()),
+            &summary.path().join("calls"),
+        )
     };
     let (few, many) = (calls("byte"), calls("gib"));
     let mut more: Vec<(i64, &str)> = many
@@ -90,20 +97,20 @@ fn a_direct_stage_costs_little_more_cpu_than_receiving_and_hashing() {
     let size = GIB.to_string();
     let address = stand.address().to_string();
     let path = "/models/gib/model.bin";
-    let commands: [&dyn Fn() -> Command; 3] = [
-        &|| {
+    let commands: [&dyn Fn(&Path) -> Command; 3] = [
+        &|_| {
             let mut discard = Command::new(BENCH);
             discard.args(["network", &address, path, &size]);
             discard
         },
-        &|| {
+        &|_| {
             let mut hashing = Command::new(BENCH);
             hashing.args(["hash", &size]);
             hashing
         },
-        &|| pull(&stand, "gib", &stand.new_directory()),
+        &|cache| pull(&stand, "gib", cache),
     ];
-    let [discard, hashing, stage] = best(commands);
+    let [discard, hashing, stage] = best(&stand, commands);
     let more = stage - discard - hashing;
     eprintln!(
         "CPU-s/GB: stage {stage:.3} = network discard {discard:.3} + hash {hashing:.3} + {more:.3}"
@@ -114,13 +121,14 @@ fn a_direct_stage_costs_little_more_cpu_than_receiving_and_hashing() {
     );
 }
 
-/// CPU seconds per GB of the cheapest run of each command over one gibibyte; they take turns, so that what disturbs one
-/// disturbs the others.
-fn best<const N: usize>(commands: [&dyn Fn() -> Command; N]) -> [f64; N] {
+/// CPU seconds per GB of the cheapest run of each command over one gibibyte, each with an empty directory; they take turns, so that
+/// what disturbs one disturbs the others.
+fn best<const N: usize>(stand: &Stand, commands: [&dyn Fn(&Path) -> Command; N]) -> [f64; N] {
     let mut best = [f64::INFINITY; N];
     for _ in 0..ATTEMPTS {
         for (best, command) in best.iter_mut().zip(commands) {
-            let per_gb = cpu_time(&mut command()).as_secs_f64() / (GIB as f64 / 1e9);
+            let cache = stand.new_directory();
+            let per_gb = cpu_time(&mut command(cache.path())).as_secs_f64() / (GIB as f64 / 1e9);
             *best = best.min(per_gb);
         }
     }

@@ -33,7 +33,7 @@ pub(crate) fn output(command: &mut Command) -> String {
 
 /// User and system time of a command and all its threads, to 10 ms.
 pub(crate) fn cpu_time(command: &mut Command) -> Duration {
-    let child = command.stdout(Stdio::null()).spawn().unwrap();
+    let child = spawn(command);
     let pid = Pid::from_child(&child);
     // Its times can be read until it is reaped.
     waitid(
@@ -56,7 +56,7 @@ pub(crate) fn cpu_time(command: &mut Command) -> Duration {
 
 /// The most anonymous memory that a command had, looked at every 2 ms.
 pub(crate) fn peak_anonymous_bytes(command: &mut Command) -> u64 {
-    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let mut child = spawn(command);
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
         // A process that has just ended has no memory to tell of.
@@ -70,9 +70,16 @@ pub(crate) fn peak_anonymous_bytes(command: &mut Command) -> u64 {
     peak
 }
 
-fn reap(mut child: Child) {
-    let status = child.wait().unwrap();
-    assert!(status.success(), "{status}");
+fn spawn(command: &mut Command) -> Child {
+    let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// It must have ended well; else what it said is why.
+fn reap(child: Child) {
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {errors}", output.status);
 }
 
 /// How often a command and all its threads made each system call, as `strace` counts them.
