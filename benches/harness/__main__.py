@@ -1,61 +1,21 @@
-"""The command line behind `benches/run`."""
+"""The command line behind `benches/run`. It needs nothing but Python until suites are to be run: the peers' packages are installed then."""
 
 import argparse
-import json
 import sys
-import time
-import traceback
 from pathlib import Path
 
-from . import chart, contest, machine, peers, table
-from .suite import Bench, Result
-from .suites import SUITES
-
-
-QUICK_SECONDS = 540
-"""No suite begins later in a quick run."""
+from .listing import questions
 
 
 def main() -> int:
     args = _arguments()
     if args.list:
-        for name, module in SUITES.items():
-            print(f"{name:<14} {module.__doc__.splitlines()[0]}")
+        for name, question in questions().items():
+            print(f"{name:<14} {question}")
         return 0
-    contest.DATA = args.root / "data"
-    contest.DATA.mkdir(parents=True, exist_ok=True)
-    bench = Bench(args.root, args.reps or (2 if args.quick else 9), args.quick, _say, args.strongest, args.lane)
-    about = {**machine.description(), "versions": peers.versions(), "reps": bench.reps, "quick": args.quick, "started": time.strftime("%Y-%m-%d")}
-    _say(f"{about['cpu']} ({about['vectors']}), {about['memory_bytes'] >> 30} GiB, Linux {about['kernel']}")
-    _say(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
-    end = time.monotonic() + QUICK_SECONDS if args.quick else float("inf")
-    results = [_one(name, bench, end) for name in args.suites or SUITES]
-    report = "\n".join(table.text(result) for result in results)
-    print(report)
-    if args.json:
-        args.json.write_text(json.dumps({"machine": about, "results": [result.to_json() for result in results]}, indent=1) + "\n")
-    if args.chart:
-        chart.draw(results, args.chart, f"{about['cpu']}, one machine for client and server, medians of {bench.reps} runs; ✓ verifies content")
-    broken = [result.suite for result in results if any(note.startswith("BROKEN") for note in result.notes)]
-    for name in broken:
-        _say(f"benches/run: {name} did not end; see its note")
-    return 1 if broken else 0
+    from .session import run
 
-
-def _one(name: str, bench: Bench, end: float) -> Result:
-    """A suite's result; one that breaks says so and does not take the others along."""
-    start = time.monotonic()
-    module = SUITES[name]
-    if start > end:
-        return Result(name, module.__doc__.splitlines()[0], notes=["not run: the time of a quick run was used up; name the suite to run it"])
-    _say(f"\n=== {name}: {module.__doc__.splitlines()[0]}")
-    try:
-        result = module.run(bench)
-    except Exception as error:
-        traceback.print_exc()
-        result = Result(name, module.__doc__.splitlines()[0], notes=[f"BROKEN: {error!r}"])
-    _say(f"=== {name}: {time.monotonic() - start:.0f} s")
-    return result
+    return run(args)
 
 
 def _arguments() -> argparse.Namespace:
@@ -71,7 +31,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, required=True, help=argparse.SUPPRESS)
     args = parser.parse_args()
     for name in args.suites:
-        if name not in SUITES:
+        if name not in questions():
             parser.error(f"no suite is called {name!r}; --list shows them")
     for path in (args.json, args.chart):
         if path and not path.absolute().parent.is_dir():
@@ -80,10 +40,6 @@ def _arguments() -> argparse.Namespace:
         parser.error("--reps is at least 1")
     args.json, args.chart = (path and path.absolute() for path in (args.json, args.chart))
     return args
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 sys.exit(main())
