@@ -2,10 +2,11 @@
 //!
 //! Invariants: at most `limit` buffers exist outside the free list; a taken buffer's memory is reused, never
 //! freed, while the pool is busy; [`Pool::trim`] gives idle memory back. Alignment is that of direct I/O on
-//! every common disk (4 KiB).
+//! every common disk (4 KiB). No payer has all of them ([`Share`]): one whose sources send slowly leaves some for others.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,11 +19,18 @@ pub const ALIGNMENT: usize = 4096;
 /// Capacity of a buffer: one part.
 pub const CAPACITY: usize = 1 << 20;
 
+/// Of so many of anything, how many one payer gets at most: seven eighths, so that a newcomer need not wait for the slowest of
+/// another's requests. Below eight nothing is kept back.
+pub fn without_reserve(limit: usize) -> usize {
+    limit.saturating_sub(limit / 8)
+}
+
 /// One aligned part of memory, given back to its pool when dropped.
 pub struct Buffer {
     /// `None` only while it is being dropped.
     memory: Option<Half>,
     pool: Option<(Arc<Shared>, OwnedSemaphorePermit)>,
+    share: Option<OwnedSemaphorePermit>,
 }
 
 impl Buffer {
@@ -31,6 +39,7 @@ impl Buffer {
         Self {
             memory: Some(Half::pair().0),
             pool: None,
+            share: None,
         }
     }
 
@@ -59,6 +68,7 @@ impl Drop for Buffer {
         if let Some((shared, permit)) = self.pool.take() {
             shared.lock().extend(self.memory.take());
             drop(permit);
+            drop(self.share.take());
         }
     }
 }
@@ -68,7 +78,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Half>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Half>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,7 +98,38 @@ impl Shared {
 pub struct Pool {
     shared: Arc<Shared>,
     permits: Arc<Semaphore>,
-    limit: Arc<Mutex<usize>>,
+    limits: Arc<Mutex<Limits>>,
+}
+
+#[derive(Debug)]
+struct Limits {
+    /// Most buffers in use at once.
+    all: usize,
+    /// What each payer may have that has a share now.
+    shares: HashMap<Arc<str>, Weak<Semaphore>>,
+}
+
+impl Limits {
+    fn of_one(&self) -> usize {
+        without_reserve(self.all)
+    }
+}
+
+/// What one payer may have of a pool ([`without_reserve`]). Shares of one payer are one.
+#[derive(Debug)]
+pub struct Share {
+    pool: Pool,
+    permits: Arc<Semaphore>,
+}
+
+impl Share {
+    /// Takes a buffer, waiting while all are in use or the payer has its share. Cancel safe.
+    pub async fn take(&self) -> Buffer {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let mut buffer = self.pool.take().await;
+        buffer.share = permit.ok();
+        buffer
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -109,7 +150,28 @@ impl Pool {
                 free: Mutex::new(Vec::new()),
             }),
             permits: Arc::new(Semaphore::new(buffers)),
-            limit: Arc::new(Mutex::new(buffers)),
+            limits: Arc::new(Mutex::new(Limits {
+                all: buffers,
+                shares: HashMap::new(),
+            })),
+        }
+    }
+
+    /// The share of a payer.
+    pub fn share(&self, payer: &Arc<str>) -> Share {
+        let mut limits = self.limits();
+        limits.shares.retain(|_, share| share.strong_count() > 0);
+        let known = limits.shares.get(payer).and_then(Weak::upgrade);
+        let permits = known.unwrap_or_else(|| {
+            let permits = Arc::new(Semaphore::new(limits.of_one()));
+            limits
+                .shares
+                .insert(Arc::clone(payer), Arc::downgrade(&permits));
+            permits
+        });
+        Share {
+            pool: self.clone(),
+            permits,
         }
     }
 
@@ -133,20 +195,30 @@ impl Pool {
         Buffer {
             memory: Some(self.shared.take()),
             pool: Some((Arc::clone(&self.shared), permit)),
+            share: None,
         }
     }
 
     /// Most buffers in use at once.
     pub fn limit(&self) -> usize {
-        *self.limit.lock().unwrap_or_else(PoisonError::into_inner)
+        self.limits().all
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Raises the limit to `buffers`; a lower value changes nothing.
     pub fn grow_to(&self, buffers: usize) {
-        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(more) = buffers.checked_sub(*limit).filter(|more| *more > 0) {
+        let mut limits = self.limits();
+        if let Some(more) = buffers.checked_sub(limits.all).filter(|more| *more > 0) {
             self.permits.add_permits(more);
-            *limit = buffers;
+            let before = limits.of_one();
+            limits.all = buffers;
+            let more = limits.of_one().saturating_sub(before);
+            for share in limits.shares.values().filter_map(Weak::upgrade) {
+                share.add_permits(more);
+            }
         }
     }
 
@@ -189,6 +261,45 @@ mod tests {
         let _a = pool.try_take().unwrap();
         let _b = pool.try_take().unwrap();
         assert_eq!(pool.in_use(), 2);
+    }
+
+    #[tokio::test]
+    async fn no_payer_has_all_and_every_share_grows_with_the_pool() {
+        let pool = Pool::new(8);
+        let (a, b) = (Arc::from("a"), Arc::from("b"));
+        let (greedy, again) = (pool.share(&a), pool.share(&a));
+        let mut held = Vec::new();
+        for _ in 0..7 {
+            held.push(greedy.take().await);
+        }
+        let mut eighth = Box::pin(again.take());
+        assert!(futures::poll!(eighth.as_mut()).is_pending(), "one is left");
+        let newcomer = pool.share(&b);
+        let one = newcomer.take().await;
+        pool.grow_to(16);
+        held.push(eighth.await);
+        for _ in 0..6 {
+            held.push(again.take().await);
+        }
+        assert!(futures::poll!(std::pin::pin!(again.take())).is_pending());
+        assert_eq!(pool.in_use(), 15);
+        drop((held, one, greedy, again));
+        assert_eq!(pool.in_use(), 0);
+        let fresh = pool.share(&a);
+        let mut held = Vec::new();
+        for _ in 0..14 {
+            held.push(fresh.take().await);
+        }
+        assert!(futures::poll!(std::pin::pin!(fresh.take())).is_pending());
+    }
+
+    #[tokio::test]
+    async fn a_small_pool_keeps_nothing_back() {
+        let pool = Pool::new(1);
+        let share = pool.share(&Arc::from("a"));
+        let buffer = share.take().await;
+        assert_eq!(pool.in_use(), 1);
+        drop(buffer);
     }
 
     #[tokio::test]

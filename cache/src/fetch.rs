@@ -218,6 +218,7 @@ impl Fetcher {
             store: Arc::clone(&self.store),
             gate: Arc::clone(&self.gate),
             pool: self.pool.clone(),
+            buffers: self.pool.share(&party.payer),
             clock: Arc::clone(&self.clock),
             settings: self.settings.clone(),
             pace: self.pace.clone(),

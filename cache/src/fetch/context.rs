@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::Pool;
+use crate::buffer::{Pool, Share};
 use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::gate::Gate;
@@ -26,6 +26,8 @@ pub(super) struct Context {
     pub(super) store: Arc<Store>,
     pub(super) gate: Arc<dyn Gate>,
     pub(super) pool: Pool,
+    /// The payer's of the pool.
+    pub(super) buffers: Share,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,
     pub(super) pace: Option<Arc<Pace>>,

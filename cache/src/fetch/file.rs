@@ -86,7 +86,7 @@ pub(super) async fn put_empty(context: Arc<Context>, entries: Vec<usize>) -> Res
     let digest = Digest::of(b"");
     for index in entries {
         check(&context, index, digest)?;
-        let buffer = context.pool.take().await;
+        let buffer = context.buffers.take().await;
         let hash = PartHash::Whole(digest);
         put_small(&context, (index, Writing::Warm), (buffer, 0, hash)).await?;
     }

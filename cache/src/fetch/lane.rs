@@ -12,6 +12,7 @@ use super::hedge::Pace;
 use super::plan::Run;
 use super::settings::Settings;
 use super::slots::{Class, Party, Slot, Slots};
+use crate::buffer::without_reserve;
 
 /// A run that is to be asked for again.
 #[derive(Debug)]
@@ -67,7 +68,9 @@ pub(super) struct Lane {
 impl Lane {
     /// An empty lane.
     pub(super) fn new(class: Class, settings: &Settings) -> Self {
-        let (start, max) = (settings.connections_start, settings.connections_max);
+        let start = settings.connections_start;
+        // What one payer gets at most.
+        let max = without_reserve(settings.connections_max);
         Self {
             class,
             controller: match class {

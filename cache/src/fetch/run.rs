@@ -235,7 +235,7 @@ impl Request {
             writes,
             ..
         } = self;
-        let mut take = pin!(context.pool.take());
+        let mut take = pin!(context.buffers.take());
         loop {
             tokio::select! {
                 biased;

@@ -1,7 +1,8 @@
 //! Who may use the next connection: one limit for all jobs of a node, shared out fairly.
 //!
 //! A free slot goes to the payer that holds the fewest, among its jobs to the one that holds the fewest, and
-//! among equals to who asked first: many small volumes beside one huge each get their turn. Slots for parts
+//! among equals to who asked first: many small volumes beside one huge each get their turn. The last eighth is for payers that
+//! hold none, so that one whose sources send slowly, or not at all, never has everything. Slots for parts
 //! of large files are bound by the buffers; those for small files only by the total, because they need a
 //! buffer just while their body arrives. A request that its payer's budget or rate makes wait gives its slot back until
 //! it may go on: one payer's wait is not another's.
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use tokio::sync::oneshot;
+
+use crate::buffer::without_reserve;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,9 +100,9 @@ impl Slots {
         self.hand_out();
     }
 
-    /// Most connections for large files now.
-    pub(super) fn large_limit(&self) -> usize {
-        self.lock().large_limit
+    /// Most connections for large files that one payer may have now.
+    pub(super) fn large_share(&self) -> usize {
+        without_reserve(self.lock().large_limit)
     }
 
     /// How many a job has.
@@ -169,16 +172,25 @@ impl State {
 
     /// Index of the waiter whose turn it is.
     fn choose(&self) -> Option<usize> {
-        if self.total >= self.total_limit {
-            return None;
-        }
-        let large_full = self.large >= self.large_limit;
         self.waiters
             .iter()
             .enumerate()
-            .filter(|(_, waiter)| waiter.class == Class::Small || !large_full)
+            .filter(|(_, waiter)| self.has_room_for(waiter))
             .min_by_key(|(order, waiter)| (self.held_by(&waiter.party), *order))
             .map(|(index, _)| index)
+    }
+
+    fn has_room_for(&self, waiter: &Waiter) -> bool {
+        let is_newcomer = !self.payers.contains_key(&waiter.party.payer);
+        let is_below = |held: usize, limit: usize| {
+            held < if is_newcomer {
+                limit
+            } else {
+                without_reserve(limit)
+            }
+        };
+        is_below(self.total, self.total_limit)
+            && (waiter.class == Class::Small || is_below(self.large, self.large_limit))
     }
 
     fn held_by(&self, party: &Party) -> (usize, usize) {
@@ -246,7 +258,8 @@ mod tests {
 
     #[test]
     fn shares_are_even_between_payers_and_then_between_jobs() {
-        let slots = Slots::new(8, 8);
+        // One of nine is kept for who has none.
+        let slots = Slots::new(9, 9);
         let blocker: Vec<Slot> = (0..8)
             .map(|_| slots.try_take(party("z", 9), Class::Large).unwrap())
             .collect();
@@ -271,6 +284,23 @@ mod tests {
         assert_eq!(counts[&4], 4);
         assert_eq!(counts[&1] + counts[&2] + counts[&3], 4);
         assert!(counts.values().all(|held| *held >= 1));
+    }
+
+    #[test]
+    fn the_last_slots_are_for_payers_that_hold_none() {
+        let slots = Slots::new(16, 32);
+        let take = |payer, class| slots.try_take(party(payer, 1), class);
+        let large: Vec<Slot> = (0..16).map_while(|_| take("a", Class::Large)).collect();
+        assert_eq!((large.len(), slots.large_share()), (14, 14));
+        let small: Vec<Slot> = (0..32).map_while(|_| take("a", Class::Small)).collect();
+        assert_eq!(small.len(), 14);
+        let newcomer = take("b", Class::Large).unwrap();
+        assert!(take("b", Class::Large).is_none(), "it has one");
+        let other = take("c", Class::Large).unwrap();
+        assert!(take("d", Class::Large).is_none(), "there is none");
+        let _small = (take("d", Class::Small).unwrap(), take("e", Class::Small));
+        drop((newcomer, other));
+        assert!(take("a", Class::Large).is_none());
     }
 
     #[test]

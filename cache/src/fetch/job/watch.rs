@@ -32,7 +32,7 @@ impl Driver {
 
     /// More buffers, if this job alone fills the connections that they allow and more still pay.
     pub(super) fn grow(&mut self) {
-        let limit = self.slots.large_limit();
+        let limit = self.slots.large_share();
         let target = self.large.controller.target();
         // Requests that wait at the gate have no connection.
         let held = self.slots.held_by(self.party.job);
@@ -44,7 +44,8 @@ impl Driver {
             .settings
             .buffers_max
             .max(self.context.pool.limit());
-        let buffers = buffers_of(target).min(most);
+        // Of which the job's payer may not have all.
+        let buffers = buffers_of(target.saturating_add(target.div_ceil(7))).min(most);
         self.context.pool.grow_to(buffers);
         self.slots.grow_large(connections_of(buffers));
     }

@@ -38,6 +38,41 @@ async fn a_payer_that_the_gate_makes_wait_keeps_nobody_from_a_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payer_whose_sources_stall_in_the_middle_of_every_body_stops_nobody_else() {
+    let settings = Settings {
+        connections_start: 64,
+        buffers_max: 16,
+        stall_after: Duration::from_hours(1),
+        ..quick()
+    };
+    let bench = Bench::with(settings, OpenGate::shared(), 16);
+    let names: Vec<String> = (0..64).map(|number| format!("small-{number}")).collect();
+    let small = names.iter().map(|name| (name.as_str(), 1000));
+    let sizes: Vec<(&str, usize)> = small.chain([("large", 64 * MIB)]).collect();
+    let halting = |_: u64, _: &str, _: &Range<u64>| Some(Fault::Stall(10));
+    let slow = Arc::new(FakeSource::failing(&sizes, halting));
+    let stuck = Job {
+        payer: "slow".to_owned(),
+        ..job(&slow)
+    };
+    let cancel = stuck.cancel.clone();
+    let fetcher = Arc::clone(&bench.fetcher);
+    let mut stalled = JoinSet::new();
+    stalled.spawn(async move { fetcher.fetch(stuck).await });
+    // All that one payer may have.
+    while bench.pool.in_use() < 14 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let other = Arc::new(FakeSource::new(&[("other", 8 * MIB), ("tiny", 1000)]));
+    let outcome = bench.fetcher.fetch(job(&other));
+    let outcome = tokio::time::timeout(Duration::from_secs(20), outcome).await;
+    bench.check(&other, &outcome.expect("the other waits, too").unwrap());
+    cancel.cancel();
+    let ended = stalled.join_next().await.unwrap().unwrap();
+    assert!(matches!(ended, Err(Error::Cancelled)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_ends_before_it_has_asked_for_anything_costs_nothing() {
     let gate = SlowGate::of("slow");
     let settings = Settings {
