@@ -281,7 +281,7 @@ async fn a_size_is_asked_about_before_any_byte_and_again_when_all_is_here() {
     let cache = open(root.path()).await;
     let reference = reference(&source, "m");
     let at_most = |most: u64| {
-        let check = move |bytes: u64| {
+        let check = move |bytes: u64| async move {
             if bytes > most {
                 return Err(Refusal::Exhausted(format!("{bytes} are too many")));
             }

@@ -50,6 +50,7 @@ mod volume;
 
 pub use cache_quota::{
     CacheQuota, CacheQuotaSpec, CacheQuotaStatus, ClusterQuota, MOST_NODES, NodeQuota, NodeUse,
+    Reservation,
 };
 pub use egress_budget::{
     CrowdLine, EgressBudget, EgressBudgetSpec, EgressBudgetStatus, MOST_CROWDS, MOST_OUTSTANDING,

@@ -30,6 +30,7 @@ pub mod overrule;
 pub mod policy;
 pub mod price;
 pub mod quota;
+pub mod reservation;
 pub mod select;
 pub mod simulate;
 pub mod terms;

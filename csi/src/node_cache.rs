@@ -1,8 +1,8 @@
 //! What this node's cache is like, for everybody who may look: keeps the `NodeCache` of the node's own name.
 //!
 //! The status is written when it says something new, at most once a minute with some jitter, and once an hour in any case, so
-//! that an object that was deleted or edited comes back. Where a quota counts what a namespace has in the whole cluster, other nodes
-//! decide by what this one says of it, and that is written within 12 s. Looking is cheap: directories are listed, manifests are read once, and
+//! that an object that was deleted or edited comes back. Where a quota counts what a namespace has in the whole cluster, what
+//! was given back is written within 12 s, and what a pod waits for within a second. Looking is cheap: directories are listed, manifests are read once, and
 //! the walk that counts files is made seldom enough to take a two-hundredth of the time (`count`). While the API server
 //! is away this keeps trying, ever more seldom; nothing else waits for it, and a report is worth less than any volume.
 //!
@@ -35,15 +35,17 @@ mod status;
 use collect::{Collector, Facts, Sight};
 pub use notes::Notes;
 use objects::Objects;
-use pace::{Outcome, Pace};
+use pace::{Outcome, Pace, Pause};
 use status::Seen;
 
 /// How long loads that follow each other are waited for before a look.
 const SETTLE: Duration = Duration::from_secs(2);
 /// A status is written again after this time though nothing has changed.
 const REFRESH: Duration = Duration::from_hours(1);
-/// Shortest time between two writes of what other nodes decide by.
+/// Shortest time between two writes of what other nodes may have.
 const URGENT: Duration = Duration::from_secs(10);
+/// The same of what somebody waits for.
+const WISHED: Duration = Duration::from_secs(1);
 /// Longest wait for the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -135,19 +137,45 @@ impl Reporter {
     async fn keep(&mut self) {
         tokio::time::sleep(self.pace.first()).await;
         loop {
-            let flaw = self.look().await;
-            let outcome = self.report(flaw.as_deref()).await;
+            let outcome = self.round().await;
             let pause = self.pace.after(outcome);
-            let mut is_told = false;
-            // What is told meanwhile is remembered.
             tokio::select! {
-                () = tokio::time::sleep(pause.quiet) => {}
-                () = self.urgent(&mut is_told), if outcome == Outcome::Written => {}
-            }
-            if is_told || tokio::time::timeout(pause.idle, self.told()).await.is_ok() {
-                tokio::time::sleep(SETTLE).await;
+                () = self.news(outcome, pause) => {}
+                () = self.wished(), if outcome != Outcome::Failed => {}
             }
         }
+    }
+
+    /// Looks and reports. What is said of namespaces has numbers, which go on from those that the object has: so that is read first.
+    async fn round(&mut self) -> Outcome {
+        if !self.is_adopted {
+            let adopted = tokio::time::timeout(PATIENCE, self.adopt()).await;
+            if let Err(error) = adopted.unwrap_or(Err(Error::Silent)) {
+                self.complain(&error);
+                return Outcome::Failed;
+            }
+        }
+        let flaw = self.look().await;
+        self.report(flaw.as_deref()).await
+    }
+
+    /// Waits until there may be news that are worth a write.
+    async fn news(&self, outcome: Outcome, pause: Pause) {
+        let mut is_told = false;
+        // What is told meanwhile is remembered.
+        tokio::select! {
+            () = tokio::time::sleep(pause.quiet) => {}
+            () = self.urgent(&mut is_told), if outcome == Outcome::Written => {}
+        }
+        if is_told || tokio::time::timeout(pause.idle, self.told()).await.is_ok() {
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+
+    /// Waits until a pod waits for what is said here.
+    async fn wished(&self) {
+        tokio::time::sleep(WISHED).await;
+        self.quotas.wished().await;
     }
 
     /// Waits until there may be news.
@@ -230,9 +258,6 @@ impl Reporter {
     }
 
     async fn attempt(&mut self, flaw: Option<&str>) -> Result<Outcome, Error> {
-        if !self.is_adopted {
-            self.adopt().await?;
-        }
         let status = self.status(flaw);
         if !self.is_due(&status) {
             return Ok(Outcome::Unchanged);
@@ -255,6 +280,9 @@ impl Reporter {
     async fn adopt(&mut self) -> Result<(), Error> {
         let found = self.objects.ensure().await?;
         self.is_adopted = true;
+        let lines = found.iter().flat_map(|found| &found.namespaces);
+        let said = lines.filter_map(|line| line.seq?.try_into().ok()).max();
+        self.quotas.begins_above(said.unwrap_or(0));
         if found.is_some() {
             self.known = found;
         }

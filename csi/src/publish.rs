@@ -45,6 +45,7 @@ mod settle;
 mod unpublish;
 mod views;
 
+use admit::no_room;
 use audience::{Audience, Audiences};
 pub use error::Error;
 pub use request::{Holds, PublishRequest, Usage};
@@ -198,7 +199,7 @@ impl Publisher {
             refused = self.parts.quotas.refused(&id) => {
                 // The load may go on for others.
                 call.finish();
-                return Err(refused.into());
+                return Err(no_room(joined.admission.as_ref(), refused));
             }
             waited = call.wait(hold) => waited,
         };
@@ -218,6 +219,11 @@ impl Publisher {
                 return Err(Error::LoadDied);
             }
         };
+        // Others of the load may have it, and this one not yet.
+        if let Err(refused) = self.parts.quotas.settled(&id).await {
+            call.finish();
+            return Err(no_room(joined.admission.as_ref(), refused));
+        }
         self.settle(
             Admitted {
                 request,

@@ -10,6 +10,8 @@ use super::gather::{Laps, is_stored};
 use super::layouts::Layouts;
 use super::stage::{check_digest, check_size};
 use super::{Cache, Error, LoadOptions, Loaded, Reference};
+use tokio::runtime::Handle;
+
 use crate::digest::Digest;
 use crate::manifest::Manifest;
 use crate::report::{Phase, Report};
@@ -145,7 +147,8 @@ impl Search {
             return Ok(None);
         };
         check_digest(self.expected, digest)?;
-        check_size(options, manifest.total_bytes())?;
+        // The answer may take its time, which this thread has.
+        Handle::current().block_on(check_size(options, manifest.total_bytes()))?;
         for file in manifest.files() {
             if !is_stored(&self.store, &file.digest, file.size)? {
                 return Ok(None);

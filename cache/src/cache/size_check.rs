@@ -4,23 +4,30 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+
 use crate::gate::Refusal;
 
-type Ask = dyn Fn(u64) -> Result<(), Refusal> + Send + Sync;
+/// An answer, which may take its time.
+type Answer = BoxFuture<'static, Result<(), Refusal>>;
+type Ask = dyn Fn(u64) -> Answer + Send + Sync;
 
 /// Decides about the bytes of a revision.
 #[derive(Clone)]
 pub struct SizeCheck(Arc<Ask>);
 
 impl SizeCheck {
-    /// Asks `ask`, on a thread that must not be blocked for long.
-    pub fn new(ask: impl Fn(u64) -> Result<(), Refusal> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(ask))
+    /// Asks `ask`. The load waits for the answer, and stops waiting when it is cancelled.
+    pub fn new<F>(ask: impl Fn(u64) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), Refusal>> + Send + 'static,
+    {
+        Self(Arc::new(move |bytes| Box::pin(ask(bytes)) as Answer))
     }
 
     /// Whether so many bytes may be shown.
-    pub(super) fn ask(&self, bytes: u64) -> Result<(), Refusal> {
-        (self.0)(bytes)
+    pub(super) async fn ask(&self, bytes: u64) -> Result<(), Refusal> {
+        (self.0)(bytes).await
     }
 }
 

@@ -17,7 +17,7 @@ impl Cache {
         revision: &Revision,
         options: &LoadOptions,
     ) -> Result<Loaded, Error> {
-        check_size(options, revision.total_bytes)?;
+        check_size(options, revision.total_bytes).await?;
         if let Some(loaded) = self
             .find_complete(reference, revision.fingerprint, options)
             .await?
@@ -81,14 +81,17 @@ pub(super) fn check_digest(expected: Option<Digest>, found: Digest) -> Result<()
 }
 
 /// Whether so much may be loaded; asked before anything is fetched.
-pub(super) fn check_size(options: &LoadOptions, bytes: u64) -> Result<(), Error> {
+pub(super) async fn check_size(options: &LoadOptions, bytes: u64) -> Result<(), Error> {
     if let Some(limit) = options.limit_bytes
         && bytes > limit
     {
         return Err(Error::TooLarge { bytes, limit });
     }
-    match &options.size_check {
-        Some(check) => Ok(check.ask(bytes)?),
-        None => Ok(()),
+    let Some(check) = &options.size_check else {
+        return Ok(());
+    };
+    tokio::select! {
+        answer = check.ask(bytes) => Ok(answer?),
+        () = options.cancel.cancelled() => Err(Error::Cancelled),
     }
 }

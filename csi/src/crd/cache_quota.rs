@@ -49,7 +49,7 @@ pub const MOST_NODES: usize = 64;
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[x_kube(validation = kube::core::Rule::new("has(self.perNode) || has(self.cluster)").message("a CacheQuota must limit something: set perNode or cluster"))]
+#[x_kube(validation = kube::core::Rule::new("has(self.perNode) && (has(self.perNode.logicalBytes) || has(self.perNode.volumes)) || has(self.cluster) && has(self.cluster.logicalBytes)").message("a CacheQuota must limit something: set perNode.logicalBytes, perNode.volumes or cluster.logicalBytes"))]
 #[serde(rename_all = "camelCase")]
 pub struct CacheQuotaSpec {
     /// On each node; the node itself decides, at once.
@@ -111,6 +111,26 @@ pub struct CacheQuotaStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub nodes: Vec<NodeUse>,
+    /// By node, how much of `spec.cluster` is set aside for it. No node lets in more than that, and all of it together is at most
+    /// the limit, or what the nodes had when the quota was made or lowered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub reserved: Option<Vec<Reservation>>,
+}
+
+/// What is set aside for a node.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Reservation {
+    /// The node.
+    pub node: String,
+    /// Bytes that volumes may show there.
+    #[schemars(range(min = 0))]
+    pub bytes: i64,
+    /// Number of the statement of the node's `NodeCache` that this answers.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub seq: i64,
 }
 
 /// What a namespace uses on a node.

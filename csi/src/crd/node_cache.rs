@@ -236,6 +236,14 @@ pub struct NamespaceContent {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub shared_bytes: i64,
+    /// What `logicalBytes` would be with all volumes that wait for it to be set aside in a `CacheQuota` of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub wanted_bytes: Option<i64>,
+    /// Number of this statement; it grows with every other `wantedBytes`, and `CacheQuota`s answer it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub seq: Option<i64>,
 }
 
 /// One condition, as Kubernetes' own.

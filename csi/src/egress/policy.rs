@@ -206,7 +206,7 @@ impl Decision {
         let Limit { value, policy } = self.max_staleness.as_ref()?;
         (age_seconds > *value).then(|| {
             format!(
-                "the policies are {age_seconds} s old, because the API server cannot be reached, and EgressPolicy {policy} lets nothing be loaded by policies older than {value} s (spec.maxStalenessSeconds); content that is cached still mounts"
+                "the policies are {age_seconds} s old, because nothing newer can be read from the API server, and EgressPolicy {policy} lets nothing be loaded by policies older than {value} s (spec.maxStalenessSeconds); content that is cached still mounts"
             )
         })
     }

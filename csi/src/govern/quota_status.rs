@@ -1,9 +1,11 @@
 //! The controller's part in `CacheQuota`s: sums what nodes say of themselves (`NodeCache.status.namespaces`) into the status of each
-//! quota, for people, and for nodes to know what others have. Only the replica that leads does it.
+//! quota, for people, and sets aside for nodes what they may have in the cluster (`egress::reservation`). Only the replica that leads
+//! does it.
 //!
 //! A status is written when it says something new, at most every 10 s, and at most once a minute where no node decides by it: every
-//! node watches quotas, so each write is read by all of them. A write carries the version of the object that was read, so that one
-//! of a replica that was replaced fails. Nothing is decided here.
+//! node watches quotas, so each write is read by all of them. Where pods wait for what is set aside, it is written at most every
+//! second. A write carries the version of the object that was read, so that one of a replica that was replaced fails, and what is set
+//! aside is counted on from what that version has.
 //!
 //! What a node says and nobody understands frees nothing: what it said before counts on, and the quotas say so.
 //!
@@ -41,7 +43,7 @@ use sum::Subject;
 use uses::Uses;
 
 /// How often it is looked what is due.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 /// Shortest time between two writes of a quota that counts the cluster.
 const SOON: Duration = Duration::from_secs(10);
 /// The same of others.
@@ -98,6 +100,8 @@ struct Known {
     said: Option<CacheQuotaStatus>,
     /// When it may be written again.
     due: Instant,
+    /// When it may be written again if a node waits for it.
+    soonest: Instant,
 }
 
 /// Reads, sums and writes.
@@ -217,12 +221,14 @@ impl Keeper {
                 (Err(why), before.and_then(|before| before.said.clone()))
             }
         };
+        let now = Instant::now();
         let known = Known {
             version,
             generation,
             limits,
             said,
-            due: before.map_or_else(Instant::now, |before| before.due),
+            due: before.map_or(now, |before| before.due),
+            soonest: before.map_or(now, |before| before.soonest),
         };
         (key, known)
     }
@@ -230,7 +236,8 @@ impl Keeper {
     /// Writes what is new and due.
     async fn write(&mut self, now: Instant) {
         let written = timestamp(&*self.clock);
-        let due = self.quotas.iter().filter(|(_, known)| known.due <= now);
+        let due = self.quotas.iter();
+        let due = due.filter(|(_, known)| known.due.min(known.soonest) <= now);
         let new = due.filter_map(|(key, known)| {
             let subject = Subject {
                 namespace: &key.0,
@@ -238,14 +245,28 @@ impl Keeper {
                 generation: known.generation,
                 before: known.said.as_ref(),
             };
+            let said = known.said.as_ref();
+            let is_set_aside =
+                said.is_some_and(|said| said.reserved == sum::reserved(&subject, &self.uses));
+            if known.due > now && is_set_aside {
+                return None;
+            }
             let status = sum::status(&subject, &self.uses, written);
-            (known.said.as_ref() != Some(&status))
-                .then(|| (key.clone(), known.version.clone(), status))
+            (known.said.as_ref() != Some(&status)).then(|| {
+                (
+                    key.clone(),
+                    known.version.clone(),
+                    (status, known.limits.is_err()),
+                )
+            })
         });
         let new: Vec<_> = new.collect();
         let objects = &self.objects;
         let outcomes = stream::iter(new).map(|(key, version, status)| async move {
-            let outcome = objects.write(&key, version.as_deref(), &status).await;
+            let (status, is_odd) = status;
+            let outcome = objects
+                .write(&key, version.as_deref(), (&status, is_odd))
+                .await;
             (key, status, outcome)
         });
         let outcomes: Vec<_> = outcomes.buffer_unordered(AT_ONCE).collect().await;
@@ -266,6 +287,7 @@ impl Keeper {
         let counts = known.limits.as_ref();
         let counts = counts.is_ok_and(|limits| limits.cluster_bytes.is_some());
         known.due = Instant::now() + if counts { SOON } else { LATER };
+        known.soonest = Instant::now() + LOOK;
         match outcome {
             Ok(version) => {
                 known.version = version;
@@ -273,9 +295,10 @@ impl Keeper {
                 self.complained = None;
             }
             // The watch tells what it is now; then it is tried again.
-            Err(Failure::Outdated) => known.due = Instant::now() + LOOK,
+            Err(Failure::Outdated) => known.due = known.soonest,
             Err(failure) => {
                 known.due = Instant::now() + SOON;
+                known.soonest = known.due;
                 let (namespace, name) = key;
                 if self.complained.as_ref() == Some(&failure) {
                     tracing::debug!(namespace, name, %failure, "a CacheQuota's status cannot be written");

@@ -14,20 +14,23 @@
 //! volume that is here already is let in whatever the quota has become. Retained content counts as a volume where none of the
 //! namespace's volumes shows the same place ([`place_of`]). What has been let in stays: nothing here looks back.
 //!
-//! In the cluster, other nodes' use is what the controller last wrote (`quota_status`); `docs/governance.md` says what this
-//! cannot see.
+//! **In the cluster** a node lets in only what the controller has set aside for it (`egress::reservation`). A volume for which there is
+//! room and nothing is set aside waits: the node says in its `NodeCache` what it wants, and the quota's status answers.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 use tonnage_cache::cache::SizeCheck;
 use tonnage_cache::digest::Digest;
 use tonnage_cache::error::Kind;
 use tonnage_cache::gate::Refusal;
 
 use crate::egress::quota::{Exceeded, Usage};
+use crate::egress::reservation::Report;
 use crate::inflight::WaiterId;
 use crate::volume::VolumeId;
 
@@ -40,10 +43,14 @@ mod watch;
 
 pub use place::{is_of, place, place_of};
 pub use retained::keep_looking;
+pub(crate) use rule::row_of;
 use rule::{Rule, Rules};
-use state::State;
+use state::{Outcome, State};
 pub use stay::Stay;
 pub use watch::{Parts, run};
+
+/// How long a volume waits for the controller to set something aside.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A pod's publish that wants a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +91,8 @@ pub struct Use {
     pub contents: BTreeSet<Digest>,
     /// Whether it has a `CacheQuota`.
     pub is_governed: bool,
+    /// What quotas of the cluster are to know; nothing where there are none, or while the number of the last report is not known.
+    pub report: Option<Report>,
 }
 
 /// Why a volume is not published.
@@ -97,13 +106,21 @@ pub enum Refused {
     /// There is no room.
     #[error("{}", .0.message)]
     Exceeded(Exceeded),
+    /// There is room that may be another node's a moment later.
+    #[error(
+        "CacheQuota {quota} has room in the cluster for this volume, which the controller has not set aside for this node yet; this goes on by itself when it has"
+    )]
+    NotSetAside {
+        /// Name of the quota.
+        quota: String,
+    },
 }
 
 impl Refused {
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Unread => Kind::Transient,
+            Self::Unread | Self::NotSetAside { .. } => Kind::Transient,
             Self::Exceeded(_) => Kind::Exhausted,
         }
     }
@@ -125,10 +142,14 @@ pub struct Quotas {
     state: Mutex<State>,
     /// Held while records of what is retained are read or written, so that nobody drops a note whose pin is just being made.
     notes: Mutex<()>,
-    /// A seat was refused.
-    refusals: Notify,
+    /// About somebody was decided.
+    decisions: Notify,
+    /// Something was learned that decides about who waits.
+    news: Notify,
     /// What is used has changed.
     changes: Notify,
+    /// Somebody waits for the controller.
+    wishes: Notify,
 }
 
 impl fmt::Debug for Quotas {
@@ -155,8 +176,10 @@ impl Quotas {
             node: node.to_owned(),
             state: Mutex::new(State::new(rules)),
             notes: Mutex::default(),
-            refusals: Notify::new(),
+            decisions: Notify::new(),
+            news: Notify::new(),
             changes: Notify::new(),
+            wishes: Notify::new(),
         })
     }
 
@@ -169,28 +192,86 @@ impl Quotas {
     /// when it knows its size. The seat is the waiter's as long as one of its stays is kept.
     pub fn enter(self: &Arc<Self>, asked: Asked) -> Result<Stay, Refused> {
         let waiter = asked.waiter.clone();
-        let serial = self.lock().enter(asked)?;
+        let (serial, waits) = self.lock().enter(asked)?;
+        if waits {
+            self.wishes.notify_one();
+        }
         Ok(Stay::new(Arc::clone(self), waiter, serial))
     }
 
     /// What the load of this name is to ask when it knows its size.
     pub fn size_check(self: &Arc<Self>, load: &str) -> SizeCheck {
         let (this, load) = (Arc::clone(self), load.to_owned());
-        SizeCheck::new(move |bytes| this.sized(&load, bytes))
+        SizeCheck::new(move |bytes| {
+            let (this, load) = (Arc::clone(&this), load.clone());
+            async move { this.sized(&load, bytes).await }
+        })
     }
 
-    /// Decides about everyone who waits for a load. Refuses the load if nobody may have it.
-    fn sized(&self, load: &str, bytes: u64) -> Result<(), Refusal> {
-        let decided = self.lock().sized(load, bytes);
-        self.refusals.notify_waiters();
-        self.changes.notify_one();
-        decided.map_err(|exceeded| Refusal::Exhausted(exceeded.message))
+    /// Decides about everyone who waits for a load. Refuses the load if nobody may have it, and waits for the controller if nobody may
+    /// have it yet.
+    async fn sized(&self, load: &str, bytes: u64) -> Result<(), Refusal> {
+        let last = Instant::now() + PATIENCE;
+        loop {
+            let told = self.news.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            let outcome = self.lock().sized(load, bytes);
+            self.decisions.notify_waiters();
+            self.changes.notify_one();
+            match outcome {
+                Outcome::Go => return Ok(()),
+                Outcome::Refused(refused) => return Err(Refusal::Exhausted(refused.to_string())),
+                Outcome::Waits => self.wishes.notify_one(),
+            }
+            if timeout_at(last, told).await.is_err() {
+                self.lock().give_up(|_, seat| seat.load == load);
+            }
+        }
+    }
+
+    /// Waits until it is decided whether a waiter may have what its load has brought, which may be later than for others of it.
+    pub async fn settled(&self, waiter: &WaiterId) -> Result<(), Refused> {
+        let last = Instant::now() + PATIENCE;
+        loop {
+            let told = self.decisions.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            let seat = self.lock().seats.get(waiter).cloned();
+            match seat.map(|seat| (seat.refusal, seat.wish)) {
+                Some((Some(refused), _)) => return Err(refused),
+                Some((None, Some(_))) => {}
+                Some((None, None)) | None => return Ok(()),
+            }
+            if timeout_at(last, told).await.is_err() {
+                self.lock().give_up(|other, _| other == waiter);
+            }
+        }
+    }
+
+    /// Something was learned, or is free.
+    fn reconsider(&self) {
+        self.lock().reconsider();
+        self.decisions.notify_waiters();
+        self.news.notify_waiters();
+    }
+
+    /// The highest number of a report of this node that others may know of. Until it is told, nothing is reported, and nothing let in by
+    /// quotas of the cluster.
+    pub fn begins_above(&self, number: u64) {
+        let mut state = self.lock();
+        state.floor = state.floor.max(Some(number));
+    }
+
+    /// Waits until somebody waits for the controller.
+    pub async fn wished(&self) {
+        self.wishes.notified().await;
     }
 
     /// Waits until the waiter is refused; for ever, if it is not. Its load may go on for others.
     pub async fn refused(&self, waiter: &WaiterId) -> Refused {
         loop {
-            let told = self.refusals.notified();
+            let told = self.decisions.notified();
             tokio::pin!(told);
             told.as_mut().enable();
             if let Some(refused) = self.refusal(waiter) {
@@ -202,8 +283,7 @@ impl Quotas {
 
     /// Why a waiter was refused, if it was.
     pub fn refusal(&self, waiter: &WaiterId) -> Option<Refused> {
-        let refusal = self.lock().refusal(waiter);
-        refusal.map(Refused::from)
+        self.lock().refusal(waiter)
     }
 
     /// Namespace of a waiter that has a seat, for the record of its volume.
@@ -245,9 +325,9 @@ impl Quotas {
         quotas.insert(name, rule);
     }
 
-    /// Says how large a load is, for tests.
-    pub(crate) fn size_is(&self, load: &str, bytes: u64) {
-        self.sized(load, bytes).unwrap();
+    /// Says how large a load is, for tests; nothing if that is not decided at once.
+    pub(crate) fn size_is(&self, load: &str, bytes: u64) -> Option<Result<(), Refusal>> {
+        futures::FutureExt::now_or_never(self.sized(load, bytes))
     }
 }
 

@@ -247,6 +247,8 @@ mod tests {
                 volumes: i64::MAX,
                 physical_bytes: i64::MAX,
                 shared_bytes: i64::MAX,
+                wanted_bytes: None,
+                seq: None,
             })
             .collect()
     }

@@ -40,7 +40,7 @@ impl Shares {
         }
     }
 
-    /// The namespaces with a quota that use most, largest first. Blocking.
+    /// The namespaces with a quota that use most, largest first, and before them those with one of the cluster. Blocking.
     pub(super) fn look(&mut self, store: &Store) -> Result<Vec<NamespaceContent>, store::Error> {
         let mut uses = self.quotas.uses();
         if !uses.iter().any(|it| it.is_governed) {
@@ -56,7 +56,7 @@ impl Shares {
         }
         uses.retain(|it| it.is_governed);
         uses.sort_by(|a, b| {
-            let key = |it: &Use| Reverse(it.usage.logical_bytes);
+            let key = |it: &Use| Reverse((it.report.is_some(), it.usage.logical_bytes));
             key(a)
                 .cmp(&key(b))
                 .then_with(|| a.namespace.cmp(&b.namespace))
@@ -76,6 +76,8 @@ impl Shares {
             volumes: signed(it.usage.volumes),
             physical_bytes: signed(physical.bytes),
             shared_bytes: signed(physical.shared),
+            wanted_bytes: it.report.map(|report| signed(report.wants)),
+            seq: it.report.and_then(|report| report.seq).map(signed),
             namespace: it.namespace,
         }
     }

@@ -232,6 +232,8 @@ mod tests {
                 volumes: 2,
                 physical_bytes: 15 << 30,
                 shared_bytes: 0,
+                wanted_bytes: None,
+                seq: None,
             }],
         }
     }

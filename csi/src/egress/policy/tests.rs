@@ -418,7 +418,7 @@ fn rules_that_are_too_old_let_nothing_more_be_loaded() {
     assert_eq!(decision.stale(60), None);
     assert_eq!(
         decision.stale(61).unwrap(),
-        "the policies are 61 s old, because the API server cannot be reached, and EgressPolicy short lets nothing be loaded by policies older than 60 s (spec.maxStalenessSeconds); content that is cached still mounts"
+        "the policies are 61 s old, because nothing newer can be read from the API server, and EgressPolicy short lets nothing be loaded by policies older than 60 s (spec.maxStalenessSeconds); content that is cached still mounts"
     );
     let audit = with_mode(&spec(60), "Audit");
     assert_eq!(asked(&[policy("audit", &audit)]).stale(u64::MAX), None);

@@ -58,12 +58,13 @@ impl Objects {
         }
     }
 
-    /// Writes a status if the object is still the version that was read. Returns its new version.
+    /// Writes a status if the object is still the version that was read; of one that `is_odd`, what is set aside is left alone. Returns
+    /// its new version.
     pub(super) async fn write(
         &self,
         (namespace, name): &Key,
         version: Option<&str>,
-        status: &CacheQuotaStatus,
+        (status, is_odd): (&CacheQuotaStatus, bool),
     ) -> Result<Option<String>, Failure> {
         let client = self.client.0.clone();
         let objects = Api::<DynamicObject>::namespaced_with(client, namespace, &self.kind);
@@ -71,7 +72,11 @@ impl Objects {
             field_manager: Some(MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        let patch = Patch::Merge(patch(version, status));
+        let mut patch = patch(version, status);
+        if is_odd && let Some(status) = patch["status"].as_object_mut() {
+            status.remove("reserved");
+        }
+        let patch = Patch::Merge(patch);
         let answer = objects.patch_status(name, &params, &patch);
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(object)) => Ok(object.metadata.resource_version),
@@ -91,6 +96,7 @@ fn patch(version: Option<&str>, status: &CacheQuotaStatus) -> Value {
         logical_bytes,
         volumes,
         nodes,
+        reserved,
     } = status;
     json!({
         "metadata": {"resourceVersion": version},
@@ -102,6 +108,7 @@ fn patch(version: Option<&str>, status: &CacheQuotaStatus) -> Value {
             "logicalBytes": logical_bytes,
             "volumes": volumes,
             "nodes": nodes,
+            "reserved": reserved,
         },
     })
 }

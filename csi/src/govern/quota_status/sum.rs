@@ -4,14 +4,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::uses::Uses;
-use crate::crd::{CacheQuotaStatus, MOST_NODES, NodeUse, SourceCondition};
+use crate::crd::{CacheQuotaStatus, MOST_NODES, NodeUse, Reservation, SourceCondition};
 use crate::egress::quota::Limits;
+use crate::egress::reservation::{Rows, set_aside};
+use crate::govern::quotas::row_of;
 use crate::size::ByteSize;
 
 /// The condition's type.
 const READY: &str = "Ready";
 /// Most bytes of a status as JSON; the rest of 16 KiB is for the object.
 const MOST_BYTES: usize = 12 << 10;
+/// Most bytes of what is set aside, as JSON: about two hundred nodes.
+const MOST_RESERVED: usize = 10 << 10;
+/// Most bytes of a row's JSON but the node's name.
+const ROW_BYTES: usize = 64;
 
 /// A quota of which something is said.
 #[derive(Debug)]
@@ -39,11 +45,48 @@ pub(super) fn status(quota: &Subject<'_>, uses: &Uses, now: Timestamp) -> CacheQ
         logical_bytes,
         volumes,
         nodes,
+        reserved: reserved(quota, uses),
     };
     status.nodes.truncate(MOST_NODES);
     // Names may be four times as long as they usually are.
     while bytes(&status) > MOST_BYTES && status.nodes.pop().is_some() {}
     status
+}
+
+/// What is set aside for nodes, where the cluster is limited. Where it is not any more, rows go with what nodes have; those of a quota that
+/// nobody understands stay.
+pub(super) fn reserved(quota: &Subject<'_>, uses: &Uses) -> Option<Vec<Reservation>> {
+    let before = quota.before.and_then(|before| before.reserved.as_ref());
+    let Ok(limits) = quota.limits else {
+        return before.cloned();
+    };
+    let rows = before.into_iter().flatten();
+    let rows = rows.map(|it| (it.node.clone(), row_of(it)));
+    let rows: Rows = rows.collect();
+    let reports = uses.reports(quota.namespace);
+    let mut room = MOST_RESERVED;
+    for node in rows.keys() {
+        room = room.saturating_sub(node.len().saturating_add(ROW_BYTES));
+    }
+    let fits = |_: &Rows, node: &str| {
+        let left = room.checked_sub(node.len().saturating_add(ROW_BYTES));
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    if limits.cluster_bytes.is_none() && rows.is_empty() {
+        return None;
+    }
+    let limit = limits.cluster_bytes.unwrap_or(0);
+    let next = set_aside(limit, &rows, &reports, |it| uses.is_gone(it), fits);
+    let written = next.into_iter().map(|(node, row)| {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        Reservation {
+            node,
+            bytes: signed(row.bytes),
+            seq: signed(row.seq),
+        }
+    });
+    Some(written.collect())
 }
 
 fn bytes(status: &CacheQuotaStatus) -> usize {
@@ -124,6 +167,8 @@ mod tests {
             volumes,
             physical_bytes: gib * GIB / 2,
             shared_bytes: 7,
+            wanted_bytes: None,
+            seq: None,
         }
     }
 
@@ -184,6 +229,77 @@ mod tests {
         let status = said(&Ok(per_node(Some(1 << 30), None)), &uses);
         assert_eq!(status.used.as_deref(), Some("0 B on 0 nodes"));
         assert_eq!((status.fullest, status.nodes), (None, Vec::new()));
+    }
+
+    #[test]
+    fn what_nodes_want_is_set_aside_and_goes_with_them() {
+        let asks = |has: i64, wants: i64, seq| NamespaceContent {
+            wanted_bytes: Some(wants * GIB),
+            seq: Some(seq),
+            ..line("team-a", has, 1)
+        };
+        let limits = Ok(Limits {
+            cluster_bytes: Some(50 << 30),
+            ..Limits::default()
+        });
+        let mut uses = Uses::default();
+        uses.set("gpu-1", vec![asks(10, 30, 4)]);
+        uses.set("gpu-2", vec![asks(0, 30, 1)]);
+        uses.set("older", vec![line("team-a", 2, 1)]);
+        let first = said(&limits, &uses);
+        let row = |node: &str, gib: i64, seq| Reservation {
+            node: node.to_owned(),
+            bytes: gib * GIB,
+            seq,
+        };
+        let rows = [row("gpu-1", 30, 4), row("gpu-2", 0, 1), row("older", 2, 0)];
+        assert_eq!(first.reserved.as_deref(), Some(rows.as_slice()));
+        uses.forget("gpu-1");
+        let next = |limits: &Result<Limits, String>, uses: &Uses, before| {
+            let quota = Subject {
+                namespace: "team-a",
+                limits: limits.as_ref(),
+                generation: Some(2),
+                before: Some(before),
+            };
+            status(&quota, uses, at(10))
+        };
+        let second = next(&limits, &uses, &first);
+        let rows = [row("gpu-2", 30, 1), row("older", 2, 0)];
+        assert_eq!(second.reserved.as_deref(), Some(rows.as_slice()));
+        // One that nobody understands changes nothing, and one without a limit counts what is there.
+        let bad = Err("no".to_owned());
+        assert_eq!(next(&bad, &uses, &second).reserved, second.reserved);
+        let free = Ok(per_node(Some(1), None));
+        uses.set("gpu-2", vec![line("team-a", 0, 0)]);
+        let rows = [row("older", 2, 0)];
+        let third = next(&free, &uses, &second);
+        assert_eq!(third.reserved.as_deref(), Some(rows.as_slice()));
+        uses.forget("older");
+        assert_eq!(next(&free, &uses, &third).reserved, Some(Vec::new()));
+        assert_eq!(said(&free, &uses).reserved, None);
+    }
+
+    #[test]
+    fn there_are_as_many_rows_as_fit_and_the_rest_of_the_status_gives_way() {
+        let mut uses = Uses::default();
+        for number in 0..1_000 {
+            let name = format!("gpu-{number:04}.example");
+            let asks = NamespaceContent {
+                wanted_bytes: Some(i64::MAX / 2_000),
+                seq: Some(i64::MAX / 2_000),
+                ..line("team-a", 0, 1)
+            };
+            uses.set(&name, vec![asks]);
+        }
+        let limits = Ok(Limits {
+            cluster_bytes: Some(u64::MAX >> 1),
+            ..Limits::default()
+        });
+        let status = said(&limits, &uses);
+        let rows = status.reserved.as_ref().unwrap();
+        assert!((120..200).contains(&rows.len()), "{}", rows.len());
+        assert!(bytes(&status) <= MOST_BYTES, "{}", bytes(&status));
     }
 
     #[test]

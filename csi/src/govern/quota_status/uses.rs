@@ -10,6 +10,7 @@ use serde_json::Value;
 use tonnage_cache::path::Escaped;
 
 use crate::crd::{NamespaceContent, NodeUse};
+use crate::egress::reservation::Report;
 
 /// What namespaces have, by namespace and node.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub(super) struct Uses {
     namespaces: BTreeMap<String, BTreeMap<String, NamespaceContent>>,
     /// Nodes of which the newest cannot be understood.
     unclear: BTreeSet<String>,
+    /// Nodes that there are.
+    nodes: BTreeSet<String>,
 }
 
 impl Uses {
@@ -37,6 +40,7 @@ impl Uses {
                         "a NodeCache cannot be understood; what was known of it before counts"
                     );
                 }
+                self.nodes.insert(node.clone());
                 self.unclear.insert(node);
             }
         }
@@ -45,6 +49,7 @@ impl Uses {
     /// What a node has now.
     pub(super) fn set(&mut self, node: &str, lines: Vec<NamespaceContent>) {
         self.forget(node);
+        self.nodes.insert(node.to_owned());
         for line in lines {
             let nodes = self.namespaces.entry(line.namespace.clone()).or_default();
             nodes.insert(node.to_owned(), line);
@@ -54,6 +59,7 @@ impl Uses {
     /// A node is gone.
     pub(super) fn forget(&mut self, node: &str) {
         self.unclear.remove(node);
+        self.nodes.remove(node);
         self.namespaces.retain(|_, nodes| {
             nodes.remove(node);
             !nodes.is_empty()
@@ -69,6 +75,27 @@ impl Uses {
     pub(super) fn unclear(&self) -> Option<(&str, usize)> {
         let first = self.unclear.first()?;
         Some((first, self.unclear.len().saturating_sub(1)))
+    }
+
+    /// Whether there is no such node.
+    pub(super) fn is_gone(&self, node: &str) -> bool {
+        !self.nodes.contains(node)
+    }
+
+    /// What nodes say of a namespace to quotas of the cluster.
+    pub(super) fn reports(&self, namespace: &str) -> BTreeMap<String, Report> {
+        let number = |number: i64| u64::try_from(number).unwrap_or(0);
+        let nodes = self.namespaces.get(namespace).into_iter().flatten();
+        let reports = nodes.map(|(node, line)| {
+            let has = number(line.logical_bytes);
+            let report = Report {
+                has,
+                wants: line.wanted_bytes.map_or(has, number).max(has),
+                seq: line.seq.map(number),
+            };
+            (node.clone(), report)
+        });
+        reports.collect()
     }
 
     /// The nodes of a namespace, those that use most first. Of a node of which nothing was ever understood counts what was `said`.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use tonnage_cache::path::Escaped;
 
-use crate::crd::{CacheQuota, CacheQuotaStatus};
+use crate::crd::{CacheQuota, Reservation};
 use crate::egress::quota::Quota;
+use crate::egress::reservation::Row;
 
 /// All quotas, by namespace and name.
 pub(super) type Rules = BTreeMap<String, BTreeMap<String, Rule>>;
@@ -14,16 +15,29 @@ pub(super) type Rules = BTreeMap<String, BTreeMap<String, Rule>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) quota: Quota,
-    /// Bytes that the namespace has on other nodes, as the controller wrote last.
+    /// Bytes that are set aside for other nodes, as the controller wrote last.
     pub(super) elsewhere: u64,
+    /// What is set aside for this one.
+    pub(super) row: Row,
 }
 
 impl Rule {
     pub(super) fn of(object: &CacheQuota, node: &str) -> Self {
         let status = object.status.as_ref();
+        let rows = status.and_then(|status| status.reserved.as_ref());
+        let (mut elsewhere, mut row) = (0u64, Row::default());
+        for reservation in rows.into_iter().flatten() {
+            let read = row_of(reservation);
+            if reservation.node == node {
+                row = read;
+            } else {
+                elsewhere = elsewhere.saturating_add(read.bytes);
+            }
+        }
         Self {
             quota: Quota::of(object),
-            elsewhere: status.map_or(0, |status| elsewhere(status, node)),
+            elsewhere,
+            row,
         }
     }
 
@@ -36,6 +50,7 @@ impl Rule {
                 limits: Err(why),
             },
             elsewhere: 0,
+            row: Row::default(),
         }
     }
 
@@ -45,51 +60,42 @@ impl Rule {
     }
 }
 
-/// The sum without what this node has added to it. A status names the nodes that use most; one that it does not name has used
-/// less than each of those, and counts its own share twice: of 65 nodes, less than a 65th of the sum.
-fn elsewhere(status: &CacheQuotaStatus, node: &str) -> u64 {
-    let own = status.nodes.iter().find(|it| it.node == node);
-    let own = own.map_or(0, |own| own.logical_bytes.max(0));
-    let others = status.logical_bytes.saturating_sub(own);
-    u64::try_from(others).unwrap_or(0)
+/// A row as it is computed with; less than nothing is nothing.
+pub(crate) fn row_of(reservation: &Reservation) -> Row {
+    Row {
+        bytes: u64::try_from(reservation.bytes).unwrap_or(0),
+        seq: u64::try_from(reservation.seq).unwrap_or(0),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::crd::NodeUse;
-
-    fn a_use(node: &str, logical_bytes: i64) -> NodeUse {
-        NodeUse {
-            node: node.to_owned(),
-            logical_bytes,
-            volumes: 1,
-            physical_bytes: 0,
-            shared_bytes: 0,
-        }
-    }
 
     #[test]
-    fn elsewhere_is_the_sum_without_the_own_share() {
-        let status = CacheQuotaStatus {
-            logical_bytes: 100,
-            nodes: vec![a_use("gpu-1", 40), a_use("gpu-2", 30)],
-            ..CacheQuotaStatus::default()
+    fn what_is_set_aside_is_told_apart_by_node_and_never_negative() {
+        let object: CacheQuota = serde_json::from_value(json!({
+            "apiVersion": "tonnage.dev/v1alpha1",
+            "kind": "CacheQuota",
+            "metadata": {"name": "q", "namespace": "team-a"},
+            "spec": {"cluster": {"logicalBytes": "1Ti"}},
+            "status": {"reserved": [
+                {"node": "gpu-1", "bytes": 40, "seq": 3},
+                {"node": "gpu-2", "bytes": 30, "seq": 9},
+                {"node": "gpu-3", "bytes": -7, "seq": -1},
+                {"node": "gpu-4", "bytes": 5},
+            ]},
+        }))
+        .unwrap();
+        let of = |node: &str| {
+            let rule = Rule::of(&object, node);
+            (rule.row, rule.elsewhere)
         };
-        assert_eq!(elsewhere(&status, "gpu-1"), 60);
-        assert_eq!(elsewhere(&status, "gpu-2"), 70);
-        // It is among those that are not named, or uses nothing.
-        assert_eq!(elsewhere(&status, "gpu-9"), 100);
-    }
-
-    #[test]
-    fn a_status_that_makes_no_sense_counts_nothing_below_zero() {
-        let status = CacheQuotaStatus {
-            logical_bytes: 10,
-            nodes: vec![a_use("gpu-1", 40), a_use("gpu-2", -30)],
-            ..CacheQuotaStatus::default()
-        };
-        assert_eq!(elsewhere(&status, "gpu-1"), 0);
-        assert_eq!(elsewhere(&status, "gpu-2"), 10);
+        let row = |bytes, seq| Row { bytes, seq };
+        assert_eq!(of("gpu-1"), (row(40, 3), 35));
+        assert_eq!(of("gpu-3"), (row(0, 0), 75));
+        assert_eq!(of("gpu-9"), (row(0, 0), 75));
     }
 }

@@ -8,6 +8,7 @@ use super::place::is_at;
 use super::retained::Retained;
 use super::{Asked, Look, Refused, Rule, Rules, Shown, Use, WaiterId};
 use crate::egress::quota::{Exceeded, Place, Quota, Usage, decide};
+use crate::egress::reservation::{Claim, Report, Row};
 use crate::volume::VolumeId;
 
 /// The place of a waiter among those who use something.
@@ -20,10 +21,44 @@ pub(super) struct Seat {
     pub(super) serial: u64,
     /// Bytes that were let in; `None` while they are not known.
     pub(super) bytes: Option<u64>,
+    /// Bytes for which there is room that is not set aside for this node yet.
+    pub(super) wish: Option<Wish>,
     /// Why they were not. Such a seat uses nothing.
-    pub(super) refusal: Option<Exceeded>,
+    pub(super) refusal: Option<Refused>,
     /// How many stays hold it.
     pub(super) stays: usize,
+}
+
+/// What waits for the controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wish {
+    bytes: u64,
+    /// Name of the quota that is to set it aside.
+    quota: String,
+}
+
+/// What became of all who wait for a load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Somebody may have it.
+    Go,
+    /// Nobody yet.
+    Waits,
+    /// Nobody.
+    Refused(Refused),
+}
+
+/// Why a volume is not let in.
+enum No {
+    Exceeded(Exceeded),
+    /// This quota has room, and has not set it aside.
+    NotYet(String),
+}
+
+impl From<Exceeded> for No {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::Exceeded(exceeded)
+    }
 }
 
 pub(super) struct State {
@@ -32,6 +67,10 @@ pub(super) struct State {
     pub(super) seats: HashMap<WaiterId, Seat>,
     pub(super) retained: Vec<Retained>,
     pub(super) look: Option<Arc<Look>>,
+    /// The highest number of a report of this node that others may know of; `None` until that is known.
+    pub(super) floor: Option<u64>,
+    /// What was reported of namespaces. It stays as long as the service runs: numbers never come twice.
+    claims: BTreeMap<String, Claim>,
     serial: u64,
 }
 
@@ -49,12 +88,14 @@ impl State {
             seats: HashMap::new(),
             retained: Vec::new(),
             look: None,
+            floor: None,
+            claims: BTreeMap::new(),
             serial: 0,
         }
     }
 
-    /// Returns the serial of the waiter's seat.
-    pub(super) fn enter(&mut self, asked: Asked) -> Result<u64, Refused> {
+    /// Returns the serial of the waiter's seat, and whether it waits for the controller.
+    pub(super) fn enter(&mut self, asked: Asked) -> Result<(u64, bool), Refused> {
         if self.rules.is_none() {
             return Err(Refused::Unread);
         }
@@ -68,7 +109,7 @@ impl State {
             && (&seat.load, &seat.namespace, &seat.refusal) == (&load, &namespace, &None)
         {
             seat.stays = seat.stays.saturating_add(1);
-            return Ok(seat.serial);
+            return Ok((seat.serial, seat.wish.is_some()));
         }
         self.seats.remove(&waiter);
         // Of a load that runs for others, the size is known already.
@@ -79,19 +120,25 @@ impl State {
             volume: &waiter.volume,
             place: &place,
         };
-        self.check(&candidate, bytes.unwrap_or(0))?;
+        let (bytes, wish) = match self.check(&candidate, bytes) {
+            Ok(()) => (bytes, None),
+            Err(No::Exceeded(exceeded)) => return Err(exceeded.into()),
+            Err(No::NotYet(quota)) => (None, bytes.map(|bytes| Wish { bytes, quota })),
+        };
         self.serial = self.serial.saturating_add(1);
+        let waits = wish.is_some();
         let seat = Seat {
             load,
             namespace,
             place,
             serial: self.serial,
             bytes,
+            wish,
             refusal: None,
             stays: 1,
         };
         self.seats.insert(waiter, seat);
-        Ok(self.serial)
+        Ok((self.serial, waits))
     }
 
     /// Ends a stay; says whether that was the seat's last.
@@ -109,33 +156,65 @@ impl State {
         is_last
     }
 
-    /// Decides about all who wait for a load, in the order of their coming. An error if none of them is left.
-    pub(super) fn sized(&mut self, load: &str, bytes: u64) -> Result<(), Exceeded> {
-        let waiting = self.seats.iter().filter(|(_, seat)| seat.load == load);
-        let mut waiting: Vec<(u64, WaiterId)> = waiting
-            .map(|(waiter, seat)| (seat.serial, waiter.clone()))
+    /// Decides about all who wait for a load, in the order of their coming.
+    pub(super) fn sized(&mut self, load: &str, bytes: u64) -> Outcome {
+        let waiting = self.waiting(|seat| seat.load == load);
+        let outcomes: Vec<Outcome> = waiting
+            .iter()
+            .map(|waiter| self.settle(waiter, bytes))
+            .collect();
+        for happy in [Outcome::Go, Outcome::Waits] {
+            if outcomes.contains(&happy) {
+                return happy;
+            }
+        }
+        outcomes.into_iter().next().unwrap_or(Outcome::Go)
+    }
+
+    /// Decides again about all for whom nothing was set aside yet.
+    pub(super) fn reconsider(&mut self) {
+        for waiter in self.waiting(|seat| seat.wish.is_some()) {
+            let wish = self.seats.get(&waiter).and_then(|seat| seat.wish.as_ref());
+            if let Some(bytes) = wish.map(|wish| wish.bytes) {
+                self.settle(&waiter, bytes);
+            }
+        }
+    }
+
+    /// Lets some who wait for the controller wait no longer.
+    pub(super) fn give_up(&mut self, is_it: impl Fn(&WaiterId, &Seat) -> bool) {
+        for (waiter, seat) in &mut self.seats {
+            if is_it(waiter, seat)
+                && let Some(Wish { bytes: _, quota }) = seat.wish.take()
+            {
+                seat.refusal = Some(Refused::NotSetAside { quota });
+            }
+        }
+    }
+
+    /// Those who wait, in the order of their coming.
+    fn waiting(&self, is_it: impl Fn(&Seat) -> bool) -> Vec<WaiterId> {
+        let waiting = self.seats.iter().filter(|(_, seat)| is_it(seat));
+        let mut waiting: Vec<(u64, &WaiterId)> = waiting
+            .map(|(waiter, seat)| (seat.serial, waiter))
             .collect();
         waiting.sort_by_key(|(serial, _)| *serial);
-        let outcomes: Vec<_> = waiting
-            .iter()
-            .map(|(_, waiter)| self.settle(waiter, bytes))
-            .collect();
-        if outcomes.iter().any(Result::is_ok) {
-            return Ok(());
-        }
-        outcomes.into_iter().next().unwrap_or(Ok(()))
+        waiting
+            .into_iter()
+            .map(|(_, waiter)| waiter.clone())
+            .collect()
     }
 
     /// Decides about one waiter; what was decided before stays.
-    fn settle(&mut self, waiter: &WaiterId, bytes: u64) -> Result<(), Exceeded> {
+    fn settle(&mut self, waiter: &WaiterId, bytes: u64) -> Outcome {
         let Some(seat) = self.seats.get(waiter).cloned() else {
-            return Ok(());
+            return Outcome::Go;
         };
-        if let Some(exceeded) = seat.refusal {
-            return Err(exceeded);
+        if let Some(refused) = seat.refusal {
+            return Outcome::Refused(refused);
         }
         if seat.bytes == Some(bytes) {
-            return Ok(());
+            return Outcome::Go;
         }
         let decided = self.check(
             &Candidate {
@@ -143,21 +222,29 @@ impl State {
                 volume: &waiter.volume,
                 place: &seat.place,
             },
-            bytes,
+            Some(bytes),
         );
+        let (bytes, wish, outcome) = match decided {
+            Ok(()) => (Some(bytes), None, Outcome::Go),
+            Err(No::NotYet(quota)) => (None, Some(Wish { bytes, quota }), Outcome::Waits),
+            Err(No::Exceeded(exceeded)) => (None, None, Outcome::Refused(exceeded.into())),
+        };
         if let Some(seat) = self.seats.get_mut(waiter) {
-            seat.bytes = decided.is_ok().then_some(bytes);
-            seat.refusal = decided.clone().err();
+            seat.bytes = bytes;
+            seat.wish = wish;
+            if let Outcome::Refused(refused) = &outcome {
+                seat.refusal = Some(refused.clone());
+            }
         }
-        decided
+        outcome
     }
 
-    pub(super) fn refusal(&self, waiter: &WaiterId) -> Option<Exceeded> {
+    pub(super) fn refusal(&self, waiter: &WaiterId) -> Option<Refused> {
         self.seats.get(waiter)?.refusal.clone()
     }
 
-    /// Whether a namespace may have this volume with so many bytes, beside all others that it has.
-    fn check(&self, candidate: &Candidate<'_>, bytes: u64) -> Result<(), Exceeded> {
+    /// Whether a namespace may have this volume with so many bytes, if they are known, beside all others that it has.
+    fn check(&self, candidate: &Candidate<'_>, bytes: Option<u64>) -> Result<(), No> {
         let rules = self.rules.as_ref();
         let Some(rules) = rules.and_then(|rules| rules.get(candidate.namespace)) else {
             return Ok(());
@@ -168,22 +255,40 @@ impl State {
         if shown.iter().any(is_it) {
             return Ok(());
         }
-        let used = self.usage(&shown, candidate.namespace, Some(candidate));
+        let used = self.usage(
+            &shown,
+            candidate.namespace,
+            |seat| seat.bytes,
+            Some(candidate),
+        );
         let quotas: Vec<Quota> = rules.values().map(|rule| rule.quota.clone()).collect();
-        decide(&quotas, Place::Node, used, bytes)?;
-        for Rule { quota, elsewhere } in rules.values() {
-            let logical_bytes = used.logical_bytes.saturating_add(*elsewhere);
+        decide(&quotas, Place::Node, used, bytes.unwrap_or(0))?;
+        let mut not_yet = None;
+        for rule in rules.values() {
             let everywhere = Usage {
-                logical_bytes,
+                logical_bytes: used.logical_bytes.saturating_add(rule.elsewhere),
                 ..used
             };
-            decide(from_ref(quota), Place::Cluster, everywhere, bytes)?;
+            let quota = from_ref(&rule.quota);
+            decide(quota, Place::Cluster, everywhere, bytes.unwrap_or(0))?;
+            let wants = bytes.map(|bytes| used.logical_bytes.saturating_add(bytes));
+            let claim = self.claims.get(candidate.namespace);
+            let usable = claim.map_or(0, |claim| claim.usable(rule.row));
+            if rule.counts_the_cluster() && wants.is_some_and(|wants| wants > usable) {
+                not_yet.get_or_insert_with(|| rule.quota.name.clone());
+            }
         }
-        Ok(())
+        not_yet.map_or(Ok(()), |quota| Err(No::NotYet(quota)))
     }
 
-    /// What a namespace uses here, a candidate aside, whose place is then taken as shown.
-    fn usage(&self, shown: &[Shown], namespace: &str, aside: Option<&Candidate<'_>>) -> Usage {
+    /// What a namespace uses here, a candidate aside, whose place is then taken as shown. Seats have bytes as `of` says.
+    fn usage(
+        &self,
+        shown: &[Shown],
+        namespace: &str,
+        of: impl Fn(&Seat) -> Option<u64>,
+        aside: Option<&Candidate<'_>>,
+    ) -> Usage {
         let mut volumes: BTreeMap<&VolumeId, u64> = BTreeMap::new();
         let mut places: BTreeSet<&str> = BTreeSet::new();
         let mut add = |volume, place, bytes: u64| {
@@ -196,7 +301,7 @@ impl State {
         }
         for (waiter, seat) in &self.seats {
             if seat.namespace == namespace && seat.refusal.is_none() {
-                add(&waiter.volume, seat.place.as_str(), seat.bytes.unwrap_or(0));
+                add(&waiter.volume, seat.place.as_str(), of(seat).unwrap_or(0));
             }
         }
         if let Some(aside) = aside {
@@ -220,7 +325,8 @@ impl State {
         }
     }
 
-    pub(super) fn uses(&self) -> Vec<Use> {
+    /// What is to be said of each namespace.
+    pub(super) fn uses(&mut self) -> Vec<Use> {
         let shown = self.shown();
         let mut contents: BTreeMap<&str, BTreeSet<_>> = BTreeMap::new();
         for it in &shown {
@@ -237,17 +343,54 @@ impl State {
         for seat in self.seats.values().filter(|seat| seat.refusal.is_none()) {
             contents.entry(&seat.namespace).or_default();
         }
+        // What is set aside for nobody is given back.
+        for namespace in self.rules.iter().flat_map(BTreeMap::keys) {
+            let holds = self.rows_of(namespace).iter().any(|row| row.bytes > 0);
+            let claim = self.claims.get(namespace);
+            if holds || claim.is_some_and(|claim| !claim.is_over()) {
+                contents.entry(namespace).or_default();
+            }
+        }
         let is_governed = |namespace: &str| {
             let rules = self.rules.as_ref().and_then(|rules| rules.get(namespace));
             rules.is_some_and(|rules| !rules.is_empty())
         };
-        let uses = contents.into_iter().map(|(namespace, contents)| Use {
-            namespace: namespace.to_owned(),
-            usage: self.usage(&shown, namespace, None),
-            contents,
-            is_governed: is_governed(namespace),
+        let wished = |seat: &Seat| seat.bytes.or(seat.wish.as_ref().map(|wish| wish.bytes));
+        let uses = contents.into_iter().map(|(namespace, contents)| {
+            let wanted = self.usage(&shown, namespace, wished, None);
+            let it = Use {
+                namespace: namespace.to_owned(),
+                usage: self.usage(&shown, namespace, |seat| seat.bytes, None),
+                contents,
+                is_governed: is_governed(namespace),
+                report: None,
+            };
+            (it, wanted.logical_bytes)
         });
-        uses.collect()
+        let uses: Vec<(Use, u64)> = uses.collect();
+        let reported = uses.into_iter().map(|(it, wants)| Use {
+            report: self.report(&it, wants),
+            ..it
+        });
+        reported.collect()
+    }
+
+    /// What is said to quotas that count the cluster, if there are some.
+    fn report(&mut self, it: &Use, wants: u64) -> Option<Report> {
+        let rows = self.rows_of(&it.namespace);
+        let floor = self.floor.filter(|_| !rows.is_empty())?;
+        let claim = self.claims.entry(it.namespace.clone()).or_default();
+        Some(claim.report(it.usage.logical_bytes, wants, floor, &rows))
+    }
+
+    /// What quotas of the cluster have set aside for a namespace here.
+    fn rows_of(&self, namespace: &str) -> Vec<Row> {
+        let rules = self.rules.as_ref().and_then(|rules| rules.get(namespace));
+        let rules = rules.into_iter().flat_map(BTreeMap::values);
+        rules
+            .filter(|rule| rule.counts_the_cluster())
+            .map(|rule| rule.row)
+            .collect()
     }
 
     pub(super) fn counts_the_cluster(&self) -> bool {
@@ -259,7 +402,10 @@ impl State {
             rules.is_some_and(|rules| rules.values().any(Rule::counts_the_cluster))
         };
         let mut seated = self.seats.values().map(|seat| &seat.namespace);
-        seated.any(counts) || self.shown().iter().map(|it| &it.namespace).any(counts)
+        let mut held = self.claims.iter().filter(|(_, claim)| !claim.is_over());
+        seated.any(counts)
+            || held.any(|(namespace, _)| counts(namespace))
+            || self.shown().iter().map(|it| &it.namespace).any(counts)
     }
 
     fn shown(&self) -> Vec<Shown> {

@@ -39,6 +39,7 @@ impl Drop for Stay {
         let has_left = self.quotas.lock().leave(&self.waiter, self.serial);
         if has_left {
             self.quotas.changes.notify_one();
+            self.quotas.reconsider();
         }
     }
 }

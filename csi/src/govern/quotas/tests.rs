@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::crd::CacheQuota;
 
+mod cluster;
 mod retaining;
 
 const GIB: u64 = 1 << 30;
@@ -70,7 +71,8 @@ impl Node {
     }
 
     fn sized(&self, load: &str, gib: u64) -> Result<(), Refusal> {
-        self.quotas.sized(load, gib * GIB)
+        let decided = self.quotas.size_is(load, gib * GIB);
+        decided.expect("it waits for the controller")
     }
 
     /// The volume is published, as a publish does it: first the record, then the seat.
@@ -273,35 +275,6 @@ fn a_source_that_changed_under_a_load_is_decided_about_anew() {
 }
 
 #[test]
-fn other_nodes_use_counts_as_the_controller_wrote_it() {
-    let spec = json!({"cluster": {"logicalBytes": "100Gi"}});
-    let node = Node::with(&spec);
-    assert!(!node.quotas.counts_the_cluster());
-    // Without a status, what is here is all there is.
-    node.run("p1", "a", 20);
-    let status = |all: u64| {
-        json!({
-            "logicalBytes": all * GIB,
-            "volumes": 4,
-            "nodes": [{"node": "gpu-1", "logicalBytes": 20 * GIB, "volumes": 1}],
-        })
-    };
-    node.set(&spec, &status(90));
-    node.enter("p2", "b").unwrap();
-    let refused = sentence(node.sized("b", 11));
-    assert_eq!(
-        refused,
-        "the volume has 11.0 GiB and the namespace's others in the cluster have 90.0 GiB, together more than the 100.0 GiB that CacheQuota q allows: delete pods or retained content, or ask an administrator to raise spec.cluster.logicalBytes"
-    );
-    node.enter("p3", "c").unwrap();
-    node.sized("c", 10).unwrap();
-    // What was let in here since counts at once, before the controller knows.
-    assert!(node.enter("p4", "d").is_ok());
-    assert!(node.sized("d", 1).is_err());
-    assert!(node.quotas.counts_the_cluster());
-}
-
-#[test]
 fn nothing_is_let_in_before_the_quotas_were_read() {
     let quotas = Quotas::awaited("gpu-1");
     let refused = quotas.enter(asked("team-a", "p", "v")).unwrap_err();
@@ -309,7 +282,7 @@ fn nothing_is_let_in_before_the_quotas_were_read() {
     assert_eq!(refused.kind(), Kind::Transient);
     quotas.lock().rules = Some(Rules::new());
     let _stay = quotas.enter(asked("team-a", "p", "v")).unwrap();
-    assert!(quotas.sized("v", u64::MAX).is_ok());
+    assert!(quotas.size_is("v", u64::MAX).unwrap().is_ok());
     assert!(!quotas.counts_the_cluster());
 }
 
@@ -352,12 +325,14 @@ fn uses_name_who_has_a_quota_and_what_is_shown() {
                 usage: usage(3, 2),
                 contents: BTreeSet::from([Digest::of(b"a")]),
                 is_governed: true,
+                report: None,
             },
             Use {
                 namespace: "team-b".to_owned(),
                 usage: usage(2, 1),
                 contents: BTreeSet::new(),
                 is_governed: false,
+                report: None,
             },
         ]
     );

@@ -77,6 +77,7 @@ impl Reader {
             Event::InitDone => {
                 let rules = std::mem::take(&mut self.listed);
                 self.quotas.lock().rules = Some(rules);
+                self.quotas.reconsider();
                 self.quotas.changes.notify_one();
             }
             Event::Apply(object) => {
@@ -87,11 +88,12 @@ impl Reader {
         }
     }
 
-    /// What others use is learned in silence: it changes nothing of what is used here.
+    /// What others use is learned in silence: it changes nothing of what is used here, but what is let in.
     fn change(&self, change: impl FnOnce(&mut Rules) -> bool) {
         let mut state = self.quotas.lock();
         let is_news = state.rules.as_mut().is_some_and(change);
         drop(state);
+        self.quotas.reconsider();
         if is_news {
             self.quotas.changes.notify_one();
         }

@@ -1,5 +1,6 @@
 """The driver runs on a node that joins; one claim mounts on both nodes, and each node downloads the model once and for itself; each
-tells of its cache in a `NodeCache` that the driver of the other cannot write; a node that is taken out again leaves nothing behind."""
+tells of its cache in a `NodeCache` that the driver of the other cannot write; of what a quota allows in the cluster, no byte goes to both;
+a node that is taken out again leaves nothing behind."""
 
 from ..bearer import Bearer
 from ..cluster import FIRST, SECOND
@@ -13,9 +14,12 @@ from ..world import World
 
 NAME = "two-nodes"
 NODES = (FIRST, SECOND)
-PATH = "shared"
+PATH, MORE = "shared", "more"
+QUOTA = "room"
 TOLD = 120
 """Seconds until a `NodeCache` has to tell of a load: it is written at most once a minute."""
+PATIENCE = 150
+"""Seconds in which a refused pod has to start once there is room: kubelet asks ever more seldom, and at last every two minutes."""
 
 
 def run(world: World) -> None:
@@ -32,6 +36,7 @@ def run(world: World) -> None:
     for node in NODES:
         _is_told(world, node, model)
     _writes_its_own_only(world, second)
+    _one_of_two_has_room(world, scene, model)
     _leaves_nothing(world, second)
 
 
@@ -108,6 +113,39 @@ def _same(world: World, node: str) -> dict:
     """A change of a node's status that says what it says already."""
     status = world.kube.get("", "nodecaches.tonnage.dev", node)["status"]
     return {"status": {"driverVersion": status["driverVersion"]}}
+
+
+def _one_of_two_has_room(world: World, scene: Scene, model: Model) -> None:
+    """A limit in the cluster with room for one model more, and a pod on each node that asks for it at the same moment."""
+    more = scene.add_model(MORE, shards=1)
+    limit = len(NODES) * model.size + more.size
+    metadata, spec = {"namespace": NAME, "name": QUOTA}, {"cluster": {"logicalBytes": f"{limit}"}}
+    scene.add({"apiVersion": GROUP, "kind": "CacheQuota", "metadata": metadata, "spec": spec})
+    there = dict.fromkeys(NODES, model.size)
+    until("what is there is set aside for both nodes", TOLD, lambda: _set_aside(world) == there, lambda: _set_aside(world))
+    names = {node: f"{node}-{MORE}" for node in NODES}
+    scene.add(*(on_node(node, scene.inline_pod(name, MORE)) for node, name in names.items()))
+
+    def decided() -> tuple[list[str], list[str]] | None:
+        running = [it for it in names.values() if world.kube.get(NAME, "pod", it)["status"]["phase"] == "Running"]
+        refused = [it for it in names.values() if any(no.code == "ResourceExhausted" for no in scene.refusals(it))]
+        return (running, refused) if running and refused else None
+
+    running, refused = until("one pod runs and one is refused", 60, decided, lambda: [scene.refusals(it) for it in names.values()])
+    world.equal("of two pods on two nodes that ask for the last room in the cluster, one runs", sorted(running + refused), sorted(names.values()))
+    sentence = scene.refusals(refused[0])[-1].sentence
+    world.check(f"and one is refused: “{sentence}”", f"CacheQuota {QUOTA} allows" in sentence and "in the cluster" in sentence)
+    world.equal("all that is set aside is the limit", sum(_set_aside(world).values()), limit)
+    scene.remove(*running)
+    scene.wait_until_running(refused[0], seconds=PATIENCE)
+    world.check("once the first has gone, the second runs by itself", sum(_set_aside(world).values()) <= limit)
+    scene.remove(*refused)
+
+
+def _set_aside(world: World) -> dict[str, int]:
+    """Bytes by node."""
+    rows = world.kube.get(NAME, "cachequota", QUOTA).get("status", {}).get("reserved") or []
+    return {it["node"]: it["bytes"] for it in rows}
 
 
 def _leaves_nothing(world: World, second: SecondNode) -> None:

@@ -1,0 +1,178 @@
+//! What of a quota is set aside for each node, so that all nodes together never have more than it allows. Pure: the controller's half
+//! is [`set_aside`], a node's is [`Claim`].
+//!
+//! ```text
+//! node:        has and wants so much, by number 7  ──NodeCache──►  controller
+//! node:  lets in what its row allows  ◄──CacheQuota.status──  row: so much, by number 7
+//! ```
+//!
+//! The rows are the ledger. They are written with the version that was read, so that of two controllers one succeeds, and nothing but
+//! the rows decides. For every node the invariant is: what it has is at most its row, as the API server has it.
+//!
+//! 1. A row grows by what is left of the limit, or to what its node has already.
+//! 2. A row shrinks to what its node wants, and only by a report with a higher number than the row answers: reports that come late or
+//!    twice shrink nothing.
+//! 3. A node that has said that it wants less is bound by that at once, until a row answers a later report: so what was given back is
+//!    not used any more when another node gets it.
+//! 4. A service that starts knows nothing of what its predecessor said, so it lets nothing in until a row answers a report of its own,
+//!    whose number is above all that the predecessor said.
+//!
+//! `csi/src/egress/reservation/tests.rs` searches for schedules in which that fails.
+
+use std::collections::BTreeMap;
+
+/// What is set aside for a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Bytes that it may have.
+    pub bytes: u64,
+    /// Number of the report that this answers.
+    pub seq: u64,
+}
+
+/// What a node says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Bytes that it has.
+    pub has: u64,
+    /// Bytes that it would have if all was let in that waits there, those that it has included.
+    pub wants: u64,
+    /// Grows whenever that changes; `None` where a node knows nothing of reservations: it wants what it has.
+    pub seq: Option<u64>,
+}
+
+/// Rows by node.
+pub type Rows = BTreeMap<String, Row>;
+
+/// The rows as they are to be: what nodes do not want any more is free, and what they want beyond their rows is set aside, least first, as far
+/// as the limit goes. A node that says nothing of the namespace keeps its row, and one that `is_gone` has none. At most so many rows as
+/// `fits` says of a node that has none.
+pub fn set_aside(
+    limit: u64,
+    rows: &Rows,
+    reports: &BTreeMap<String, Report>,
+    is_gone: impl Fn(&str) -> bool,
+    mut fits: impl FnMut(&Rows, &str) -> bool,
+) -> Rows {
+    let mut next: Rows = rows
+        .iter()
+        .filter(|(node, _)| !is_gone(node))
+        .map(|(node, row)| (node.clone(), *row))
+        .collect();
+    let mut wishes: Vec<(u64, &String)> = Vec::new();
+    for (node, report) in reports {
+        let row = next.get(node).copied().unwrap_or_default();
+        let taken = row.after(report);
+        let is_stale = report.seq.is_some_and(|seq| seq < row.seq);
+        let more = report.wants.saturating_sub(taken.bytes);
+        if more > 0 && !is_stale {
+            wishes.push((more, node));
+        }
+        if taken.bytes == 0 && more == 0 {
+            next.remove(node);
+        } else if next.contains_key(node) || fits(&next, node) {
+            next.insert(node.clone(), taken);
+        }
+    }
+    let held = next
+        .values()
+        .fold(0u64, |sum, row| sum.saturating_add(row.bytes));
+    let mut left = limit.saturating_sub(held);
+    wishes.sort();
+    for (more, node) in wishes {
+        // Parts of a volume are of no use.
+        if let Some(row) = next.get_mut(node)
+            && more <= left
+        {
+            row.bytes = row.bytes.saturating_add(more);
+            left = left.saturating_sub(more);
+        }
+    }
+    next
+}
+
+impl Row {
+    /// What a report leaves of it, and what the node has beyond it.
+    fn after(self, report: &Report) -> Self {
+        let Report { has, wants, seq } = *report;
+        match seq {
+            None => Self {
+                bytes: has,
+                seq: self.seq,
+            },
+            Some(seq) if seq > self.seq => Self {
+                bytes: self.bytes.min(wants).max(has),
+                seq,
+            },
+            Some(_) => self,
+        }
+    }
+}
+
+/// A node's half, for one namespace. All quotas of the namespace answer the same reports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// The number of the first report of this service, and of the last; 0 if there was none.
+    first: u64,
+    last: u64,
+    wants: u64,
+    /// Reports that some row may not answer yet: numbers and what was wanted, both growing.
+    said: Vec<(u64, u64)>,
+}
+
+/// Most reports that are remembered.
+const MOST_SAID: usize = 64;
+
+impl Claim {
+    /// What to say now; the number is a new one if there is something new. `floor` is the highest number that was ever said for the
+    /// node, as far as others can know; `rows` are those of the namespace's quotas.
+    pub fn report(&mut self, has: u64, wants: u64, floor: u64, rows: &[Row]) -> Report {
+        let wants = wants.max(has);
+        let is_odd = |row: &Row| row.seq > self.last || (row.seq == self.last && row.bytes > wants);
+        if self.last == 0 || wants != self.wants || rows.iter().any(is_odd) {
+            let highest = rows.iter().map(|row| row.seq).max().unwrap_or(0);
+            self.last = self.last.max(floor).max(highest).saturating_add(1);
+            self.wants = wants;
+            if self.first == 0 {
+                self.first = self.last;
+            }
+            self.remember();
+        }
+        Report {
+            has,
+            wants,
+            seq: Some(self.last),
+        }
+    }
+
+    fn remember(&mut self) {
+        // A later report that wants no more binds in place of those before.
+        self.said.retain(|(_, wants)| *wants < self.wants);
+        self.said.push((self.last, self.wants));
+        if self.said.len() > MOST_SAID {
+            let (_, least) = self.said.remove(0);
+            if let Some(first) = self.said.first_mut() {
+                first.1 = first.1.min(least);
+            }
+        }
+    }
+
+    /// Bytes that the node may have by a row.
+    pub fn usable(&self, row: Row) -> u64 {
+        // It has answered nothing of this service yet.
+        if self.first == 0 || row.seq < self.first {
+            return 0;
+        }
+        let unanswered = self.said.iter().filter(|(seq, _)| *seq > row.seq);
+        let bound = unanswered.map(|(_, wants)| *wants).min();
+        bound.map_or(row.bytes, |bound| row.bytes.min(bound))
+    }
+
+    /// Whether the namespace needs a row no more.
+    pub fn is_over(&self) -> bool {
+        self.wants == 0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,346 @@
+//! Two controllers and some nodes, each of which sees late what the others have written: whatever the order, no node has more than its
+//! row, and all rows together are within the limit.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMIT: u64 = 20;
+
+fn node(number: usize) -> String {
+    format!("gpu-{number}")
+}
+
+/// A node's service, what it has, and how far it has read the ledger.
+#[derive(Debug, Default)]
+struct Node {
+    claim: Claim,
+    has: u64,
+    /// All that it wrote.
+    written: Vec<Report>,
+    read: usize,
+}
+
+#[derive(Debug, Default)]
+struct Controller {
+    /// How many of a node's reports it has read.
+    reports: [usize; 3],
+    ledger: usize,
+}
+
+/// What happens next; numbers are taken as far as they make sense.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Says {
+        node: usize,
+        wants: u64,
+        is_lost: bool,
+    },
+    LetsIn {
+        node: usize,
+        bytes: u64,
+    },
+    Releases {
+        node: usize,
+        bytes: u64,
+    },
+    Reads {
+        node: usize,
+        far: usize,
+    },
+    Restarts {
+        node: usize,
+    },
+    Hears {
+        controller: usize,
+        node: usize,
+        far: usize,
+    },
+    Acts {
+        controller: usize,
+        reads_first: bool,
+    },
+}
+
+#[derive(Debug)]
+struct World {
+    ledger: Vec<Rows>,
+    nodes: [Node; 3],
+    controllers: [Controller; 2],
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            ledger: vec![Rows::new()],
+            nodes: Default::default(),
+            controllers: Default::default(),
+        }
+    }
+
+    fn row(&self, number: usize, at: usize) -> Row {
+        let row = self.ledger[at].get(&node(number));
+        row.copied().unwrap_or_default()
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Says {
+                node,
+                wants,
+                is_lost,
+            } => {
+                let row = self.row(node, self.nodes[node].read);
+                let it = &mut self.nodes[node];
+                // What it finds in its own object.
+                let floor = it.written.last().and_then(|report| report.seq);
+                let wants = it.has.saturating_add(wants);
+                let report = it.claim.report(it.has, wants, floor.unwrap_or(0), &[row]);
+                if !is_lost {
+                    it.written.push(report);
+                }
+            }
+            Step::LetsIn { node, bytes } => {
+                let row = self.row(node, self.nodes[node].read);
+                let it = &mut self.nodes[node];
+                if it.has + bytes <= it.claim.usable(row) {
+                    it.has += bytes;
+                }
+            }
+            Step::Releases { node, bytes } => {
+                let it = &mut self.nodes[node];
+                it.has = it.has.saturating_sub(bytes);
+            }
+            Step::Reads { node, far } => {
+                let last = self.ledger.len() - 1;
+                let it = &mut self.nodes[node];
+                it.read = (it.read + far).min(last);
+            }
+            Step::Restarts { node } => self.nodes[node].claim = Claim::default(),
+            Step::Hears {
+                controller,
+                node,
+                far,
+            } => {
+                let last = self.nodes[node].written.len();
+                let heard = &mut self.controllers[controller].reports[node];
+                *heard = (*heard + far).min(last);
+            }
+            Step::Acts {
+                controller,
+                reads_first,
+            } => self.act(controller, reads_first),
+        }
+    }
+
+    fn act(&mut self, controller: usize, reads_first: bool) {
+        let newest = self.ledger.len() - 1;
+        let it = &mut self.controllers[controller];
+        if reads_first {
+            it.ledger = newest;
+        }
+        // The version that was read is not there any more.
+        if it.ledger != newest {
+            return;
+        }
+        let heard = it
+            .reports
+            .iter()
+            .enumerate()
+            .filter(|(_, heard)| **heard > 0);
+        let reports =
+            heard.map(|(number, heard)| (node(number), self.nodes[number].written[heard - 1]));
+        let rows = set_aside(
+            LIMIT,
+            &self.ledger[newest],
+            &reports.collect(),
+            |_| false,
+            |_, _| true,
+        );
+        self.ledger.push(rows);
+        it.ledger = newest + 1;
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let newest = self.ledger.len() - 1;
+        for (number, it) in self.nodes.iter().enumerate() {
+            prop_assert!(
+                it.has <= self.row(number, newest).bytes,
+                "{number}: {self:#?}"
+            );
+        }
+        let held: u64 = self.ledger[newest].values().map(|row| row.bytes).sum();
+        prop_assert!(held <= LIMIT, "{self:#?}");
+        Ok(())
+    }
+
+    /// Everybody hears everything, until nothing changes.
+    fn settle(&mut self) {
+        for _ in 0..4 {
+            for number in 0..3 {
+                self.step(Step::Reads {
+                    node: number,
+                    far: usize::MAX / 2,
+                });
+                let wants = self.nodes[number]
+                    .claim
+                    .wants
+                    .saturating_sub(self.nodes[number].has);
+                self.step(Step::Says {
+                    node: number,
+                    wants,
+                    is_lost: false,
+                });
+                self.step(Step::Hears {
+                    controller: 0,
+                    node: number,
+                    far: usize::MAX / 2,
+                });
+            }
+            self.step(Step::Acts {
+                controller: 0,
+                reads_first: true,
+            });
+        }
+        for number in 0..3 {
+            self.step(Step::Reads {
+                node: number,
+                far: usize::MAX / 2,
+            });
+        }
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (node, controller) = (0usize..3, 0usize..2);
+    prop_oneof![
+        4 => (node.clone(), 0u64..15, prop::bool::weighted(0.15))
+            .prop_map(|(node, wants, is_lost)| Step::Says { node, wants, is_lost }),
+        4 => (node.clone(), 1u64..12).prop_map(|(node, bytes)| Step::LetsIn { node, bytes }),
+        3 => (node.clone(), 1u64..15).prop_map(|(node, bytes)| Step::Releases { node, bytes }),
+        4 => (node.clone(), 1usize..4).prop_map(|(node, far)| Step::Reads { node, far }),
+        1 => node.clone().prop_map(|node| Step::Restarts { node }),
+        6 => (controller.clone(), node, 1usize..4)
+            .prop_map(|(controller, node, far)| Step::Hears { controller, node, far }),
+        6 => (controller, prop::bool::weighted(0.8))
+            .prop_map(|(controller, reads_first)| Step::Acts { controller, reads_first }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_schedule_gives_the_same_bytes_to_two_nodes(steps in prop::collection::vec(step(), 0..120)) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+            world.check()?;
+        }
+        // And nothing is lost: what nobody has or wants is free.
+        for number in 0..3 {
+            world.nodes[number].has = 0;
+            world.nodes[number].claim.wants = 0;
+            world.step(Step::Says { node: number, wants: 0, is_lost: false });
+        }
+        world.settle();
+        world.step(Step::Says { node: 1, wants: LIMIT, is_lost: false });
+        world.settle();
+        world.step(Step::LetsIn { node: 1, bytes: LIMIT });
+        prop_assert_eq!(world.nodes[1].has, LIMIT);
+        world.check()?;
+    }
+}
+
+fn rows(of: &[(&str, u64, u64)]) -> Rows {
+    let row = |(node, bytes, seq): &(&str, u64, u64)| {
+        let (bytes, seq) = (*bytes, *seq);
+        ((*node).to_owned(), Row { bytes, seq })
+    };
+    of.iter().map(row).collect()
+}
+
+fn reports(of: &[(&str, u64, u64, u64)]) -> BTreeMap<String, Report> {
+    let report = |(node, has, wants, seq): &(&str, u64, u64, u64)| {
+        let report = Report {
+            has: *has,
+            wants: *wants,
+            seq: Some(*seq),
+        };
+        ((*node).to_owned(), report)
+    };
+    of.iter().map(report).collect()
+}
+
+#[test]
+fn the_smallest_wishes_come_first_and_none_is_given_in_part() {
+    let asked = reports(&[("a", 0, 9, 1), ("b", 0, 5, 1), ("c", 0, 4, 1)]);
+    let next = set_aside(10, &Rows::new(), &asked, |_| false, |_, _| true);
+    assert_eq!(next, rows(&[("a", 0, 1), ("b", 5, 1), ("c", 4, 1)]));
+    // The same again changes nothing.
+    assert_eq!(set_aside(10, &next, &asked, |_| false, |_, _| true), next);
+    let given_back = reports(&[("a", 0, 9, 1), ("b", 0, 0, 2), ("c", 0, 0, 2)]);
+    let next = set_aside(10, &next, &given_back, |_| false, |_, _| true);
+    assert_eq!(next, rows(&[("a", 9, 1)]));
+}
+
+#[test]
+fn what_nodes_have_already_counts_also_beyond_the_limit() {
+    let mut asked = reports(&[("a", 30, 30, 1), ("b", 0, 1, 1)]);
+    asked.insert(
+        "older".to_owned(),
+        Report {
+            has: 3,
+            wants: 3,
+            seq: None,
+        },
+    );
+    let next = set_aside(10, &Rows::new(), &asked, |_| false, |_, _| true);
+    assert_eq!(next, rows(&[("a", 30, 1), ("b", 0, 1), ("older", 3, 0)]));
+}
+
+#[test]
+fn a_node_that_is_gone_has_nothing_and_one_that_is_silent_keeps_its_row() {
+    let before = rows(&[("gone", 4, 3), ("silent", 5, 3)]);
+    let next = set_aside(
+        10,
+        &before,
+        &BTreeMap::new(),
+        |it| it == "gone",
+        |_, _| true,
+    );
+    assert_eq!(next, rows(&[("silent", 5, 3)]));
+}
+
+#[test]
+fn there_are_no_more_rows_than_fit() {
+    let asked = reports(&[("a", 0, 1, 1), ("b", 0, 1, 1), ("c", 0, 1, 1)]);
+    let next = set_aside(
+        10,
+        &Rows::new(),
+        &asked,
+        |_| false,
+        |rows, _| rows.len() < 2,
+    );
+    assert_eq!(next, rows(&[("a", 1, 1), ("b", 1, 1)]));
+}
+
+#[test]
+fn a_report_is_new_only_if_something_is() {
+    let mut claim = Claim::default();
+    let row = |bytes, seq| Row { bytes, seq };
+    let seq = |report: Report| report.seq.unwrap();
+    assert_eq!(claim.usable(row(9, 9)), 0, "nothing was said");
+    assert_eq!(seq(claim.report(0, 5, 7, &[])), 8);
+    assert_eq!(seq(claim.report(0, 5, 7, &[])), 8);
+    assert_eq!(claim.usable(row(9, 7)), 0, "an answer to its predecessor");
+    assert_eq!(claim.usable(row(5, 8)), 5);
+    assert_eq!(seq(claim.report(2, 3, 7, &[row(5, 8)])), 9);
+    assert_eq!(claim.usable(row(5, 8)), 3, "it has said so");
+    assert_eq!(seq(claim.report(2, 6, 7, &[row(5, 8)])), 10);
+    assert_eq!(claim.usable(row(5, 8)), 3, "until it is answered");
+    assert_eq!(claim.usable(row(5, 9)), 5);
+    assert_eq!(claim.usable(row(6, 10)), 6);
+    // Another quota's row may answer a later one, after the object was made again.
+    assert_eq!(seq(claim.report(2, 6, 7, &[row(6, 10), row(1, 30)])), 31);
+}

@@ -1,0 +1,158 @@
+//! A quota of the cluster: nothing is let in that is not set aside for this node.
+
+use tokio::time::timeout;
+
+use super::*;
+
+fn spec() -> Value {
+    json!({"cluster": {"logicalBytes": "100Gi"}})
+}
+
+/// A node that knows where its numbers begin.
+fn node() -> Node {
+    let node = Node::with(&spec());
+    node.quotas.begins_above(6);
+    node
+}
+
+impl Node {
+    /// The controller has set so much aside for this node, by that report, and for another.
+    fn sets_aside(&self, gib: u64, seq: u64, elsewhere: u64) {
+        let rows = json!({"reserved": [
+            {"node": "gpu-1", "bytes": gib * GIB, "seq": seq},
+            {"node": "gpu-2", "bytes": elsewhere * GIB, "seq": 1},
+        ]});
+        self.set(&spec(), &rows);
+        self.quotas.reconsider();
+    }
+
+    /// What is reported: gibibytes had and wanted, and the number.
+    fn reports(&self) -> Option<(u64, u64, u64)> {
+        let uses = self.quotas.uses();
+        let report = uses.iter().find(|it| it.namespace == "team-a")?.report?;
+        Some((report.has / GIB, report.wants / GIB, report.seq.unwrap()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_waits_until_it_is_set_aside_and_no_longer() {
+    let node = node();
+    node.enter("p1", "a").unwrap();
+    let mut sized = Box::pin(node.quotas.sized("a", 20 * GIB));
+    assert!(futures::poll!(sized.as_mut()).is_pending());
+    node.quotas.wished().await;
+    assert_eq!(node.reports(), Some((0, 20, 7)));
+    assert_eq!(node.used(), (0, 1));
+    // An answer to what was said before it wanted that.
+    node.sets_aside(20, 6, 0);
+    assert!(futures::poll!(sized.as_mut()).is_pending());
+    node.sets_aside(20, 7, 80);
+    assert_eq!(sized.await, Ok(()));
+    assert_eq!(node.used(), (20, 1));
+    node.publish("p1", "a", 20);
+    assert_eq!(node.reports(), Some((20, 20, 7)));
+    assert!(node.quotas.counts_the_cluster());
+    // Two pods of a claim are one volume.
+    node.enter("p2", "a").unwrap();
+    node.sized("a", 20).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_have_is_told_at_once_and_what_could_be_had_only_after_a_while() {
+    let node = node();
+    node.sets_aside(0, 0, 90);
+    node.enter("p1", "a").unwrap();
+    assert_eq!(
+        sentence(node.sized("a", 11)),
+        "the volume has 11.0 GiB and the namespace's others in the cluster have 90.0 GiB, together more than the 100.0 GiB that CacheQuota q allows: delete pods or retained content, or ask an administrator to raise spec.cluster.logicalBytes"
+    );
+    node.enter("p2", "b").unwrap();
+    let began = Instant::now();
+    let refused = node.quotas.sized("b", 10 * GIB).await;
+    assert_eq!(began.elapsed(), PATIENCE);
+    assert_eq!(
+        sentence(refused),
+        "CacheQuota q has room in the cluster for this volume, which the controller has not set aside for this node yet; this goes on by itself when it has"
+    );
+    let waiter = waiter("p2", "b");
+    let refusal = node.quotas.refusal(&waiter).unwrap();
+    assert_eq!(refusal.kind(), Kind::Transient);
+    // Whoever has given up wants nothing any more.
+    node.leave(&waiter);
+    let uses = node.quotas.uses();
+    assert!(
+        uses.iter()
+            .all(|it| it.report.is_none_or(|report| report.wants == 0))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_shared_load_whoever_has_no_reservation_waits_alone() {
+    let node = node();
+    node.enter("p1", "v").unwrap();
+    let other = Asked {
+        load: "v".to_owned(),
+        ..asked("team-b", "p2", "w")
+    };
+    let free = other.waiter.clone();
+    node.ask(other).unwrap();
+    node.sized("v", 11).unwrap();
+    assert_eq!(node.quotas.settled(&free).await, Ok(()));
+    let poor = waiter("p1", "v");
+    let mut settled = Box::pin(node.quotas.settled(&poor));
+    assert!(futures::poll!(settled.as_mut()).is_pending());
+    assert_eq!(node.reports(), Some((0, 11, 7)));
+    node.sets_aside(11, 7, 0);
+    assert_eq!(settled.await, Ok(()));
+    assert_eq!(node.used(), (11, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_is_not_taken_again_before_the_controller_knows() {
+    let node = node();
+    node.enter("p1", "a").unwrap();
+    assert_eq!(node.quotas.size_is("a", 20 * GIB), None);
+    assert_eq!(node.reports(), Some((0, 20, 7)));
+    node.sets_aside(20, 7, 0);
+    node.sized("a", 20).unwrap();
+    node.leave(&waiter("p1", "a"));
+    // Nobody has been told yet.
+    node.run("p2", "b", 20);
+    node.records.lock().unwrap().clear();
+    assert_eq!(node.reports(), Some((0, 0, 8)));
+    node.enter("p3", "c").unwrap();
+    assert_eq!(node.quotas.size_is("c", 20 * GIB), None);
+    assert_eq!(node.reports(), Some((0, 20, 9)));
+    node.sets_aside(0, 8, 100);
+    let refused = sentence(node.sized("c", 20));
+    assert!(
+        refused.contains("in the cluster have 100.0 GiB"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_reported_or_let_in_until_it_is_known_where_the_numbers_begin() {
+    let node = Node::with(&spec());
+    assert!(!node.quotas.counts_the_cluster());
+    node.sets_aside(50, 3, 0);
+    node.enter("p1", "a").unwrap();
+    assert_eq!(node.quotas.size_is("a", GIB), None);
+    assert_eq!(node.reports(), None);
+    // Its predecessor may have said more than any row answers.
+    node.quotas.begins_above(12);
+    assert_eq!(node.reports(), Some((0, 1, 13)));
+    let wait = Duration::from_millis(1);
+    let waiter = waiter("p1", "a");
+    let settled = node.quotas.settled(&waiter);
+    assert!(timeout(wait, settled).await.is_err());
+    node.sets_aside(1, 13, 0);
+    node.sized("a", 1).unwrap();
+}
+
+#[test]
+fn what_a_predecessor_left_is_given_back_though_nobody_asks() {
+    let node = node();
+    node.sets_aside(50, 9, 0);
+    assert_eq!(node.reports(), Some((0, 0, 10)));
+}
