@@ -136,6 +136,9 @@ pub struct Entry {
     /// The budget that it is about, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
+    /// Name of the `CacheQuota` in the namespace of who asked, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<String>,
     /// The node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
@@ -158,6 +161,7 @@ impl Entry {
             policies: Vec::new(),
             rule: None,
             account: None,
+            quota: None,
             node: None,
             bytes: 0,
             reason: None,

@@ -33,7 +33,8 @@ use super::denials::Denials;
 use super::pace::Pace;
 use super::rules::{Rulebook, Snapshot};
 use super::spend::Spender;
-use super::tabs::{Tab, Tabs};
+use super::tabs::{Guest, Tab, Tabs};
+use crate::egress::policy::Denial;
 use crate::egress::terms::PolicyUid;
 use crate::sources::Locations;
 
@@ -151,12 +152,17 @@ impl Shared {
     }
 
     /// Whether somebody who waits for one of these loads may also use this host. A refusal names the host, so that each of them can
-    /// be told its own.
-    fn check_host(&self, tabs: &[Arc<Tab>], source: &str, host: &str) -> Result<(), Refusal> {
+    /// be told its own. If nobody may, `tell` has each denial.
+    fn check_host(
+        &self,
+        tabs: &[Arc<Tab>],
+        (source, host): (&str, &str),
+        tell: impl Fn(&Snapshot, (&Tab, &Guest), &Denial),
+    ) -> Result<(), Refusal> {
         let rules = self.rules();
         let now = self.now_unix();
         let at_host = |sentence: &str| words::at_host(sentence, host);
-        let mut why = None;
+        let (mut why, mut denials) = (None, Vec::new());
         for tab in tabs {
             for guest in tab.guests(&rules, now) {
                 if let Some(sentence) = rules.stale(&guest.decision) {
@@ -164,13 +170,19 @@ impl Shared {
                     continue;
                 }
                 let decision = rules.decide(now, &guest.waiter.who(), &tab.wanted.what_at(host));
-                match (&guest.decision.verdict, &decision.verdict) {
+                let denial = match (&guest.decision.verdict, decision.verdict) {
                     (Ok(_), Ok(_)) => return Ok(()),
-                    (Ok(_), Err(denial)) | (Err(denial), _) => {
-                        why.get_or_insert_with(|| Refusal::Denied(at_host(&denial.message)));
-                    }
-                }
+                    (Ok(_), Err(denial)) => denial,
+                    (Err(denial), _) => denial.clone(),
+                };
+                denials.push((tab, guest, denial));
             }
+        }
+        for (tab, guest, denial) in denials {
+            let message = at_host(&denial.message);
+            let denial = Denial { message, ..denial };
+            tell(&rules, (tab, &guest), &denial);
+            why.get_or_insert(Refusal::Denied(denial.message));
         }
         Err(why.unwrap_or_else(|| Refusal::Denied(words::nobody_at(source, host))))
     }
@@ -184,13 +196,17 @@ impl Gate for EgressGate {
         if location.is_some_and(|location| location.has_host(host)) {
             return Ok(());
         }
-        shared.check_host(&shared.tabs.of_source(source), source, host)
+        // Whose connection it is, nobody knows: all who wait for the source are asked, and none is told.
+        shared.check_host(&shared.tabs.of_source(source), (source, host), |_, _, _| {})
     }
 
     fn redirect(&self, redirection: &Redirection<'_>) -> Result<(), Refusal> {
         let Redirection { source, host, load } = *redirection;
         let tab = self.shared.tabs.find(load);
-        self.shared.check_host(tab.as_slice(), source, host)
+        let shared = &self.shared;
+        shared.check_host(tab.as_slice(), (source, host), |rules, guest, denial| {
+            shared.denied_at(rules, guest, (host, denial));
+        })
     }
 
     fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Result<Box<dyn Permit>, Refusal>> {

@@ -11,7 +11,7 @@
 //! * `world`, `turns`, `answers`, `statuses`: what is to be done, as values (the transitions are `egress::ledger`).
 //! * `standing`: which accounts there are.
 //! * `keeper`: the loop; `watch`, `store`: the API server; `silence`, `waits`: when it fails everybody, and when one object;
-//!   `record`: the audit log.
+//!   `record`: the audit log; `doubts`: writes whose answer is missing.
 //!
 //! **A leader begins with nothing**: it reads everything, counts the terms of grants anew, and then acts. One that does not know
 //! that it was replaced does no harm: its writes of ledgers fail by their version, and what it tells nodes was in a ledger. While
@@ -31,6 +31,7 @@ use super::status::BudgetFigure;
 use crate::leader;
 
 mod answers;
+mod doubts;
 mod keeper;
 mod objects;
 mod record;

@@ -97,7 +97,8 @@ impl Publisher {
             load: load.clone(),
             namespace: principal.namespace.clone(),
             place: place_of(&principal.namespace, identity),
-        })?;
+        });
+        let stay = stay.map_err(|refused| no_room(admission.as_ref(), refused))?;
         let cache = Arc::clone(&self.parts.cache);
         let member = Member {
             namespace: principal.namespace.clone(),
@@ -246,6 +247,14 @@ impl Publisher {
             Access::SingleWriter | Access::Shared => Ok(()),
         }
     }
+}
+
+/// What a pod is told that has no room, and the audit log with it.
+pub(super) fn no_room(admission: Option<&Admission>, refused: Refused) -> Error {
+    if let (Some(admission), Refused::Exceeded(exceeded)) = (admission, &refused) {
+        admission.tell_no_room(exceeded);
+    }
+    refused.into()
 }
 
 /// Uid of the pod in a target below kubelet's directory: `pods/<uid>/volumes/kubernetes.io~csi/<name>/mount`

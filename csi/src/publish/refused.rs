@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tonnage_cache::gate::Refusal;
 use tonnage_cache::{cache, fetch, source};
 
+use super::admit::no_room;
 use super::audience::Member;
 use super::{Error, Failed, Joined, Publisher};
 use crate::govern::gate::Admission;
@@ -61,7 +62,10 @@ impl Publisher {
             })
         };
         let own = match (No::find(error), &joined.admission) {
-            (Some(No::Size), _) => self.parts.quotas.refusal(id).map(Error::Quota),
+            (Some(No::Size), admission) => {
+                let refusal = self.parts.quotas.refusal(id);
+                refusal.map(|refused| no_room(admission.as_ref(), refused))
+            }
             (Some(No::Bytes(said) | No::Host(said)), Some(admission)) if is_alone(admission) => {
                 Some(Error::Gate(said.clone()))
             }

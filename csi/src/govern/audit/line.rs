@@ -254,6 +254,7 @@ fn short_texts(entry: &mut Entry) {
         policies,
         rule,
         account,
+        quota,
         node,
         bytes: _,
         reason,
@@ -290,6 +291,7 @@ fn short_texts(entry: &mut Entry) {
         texts.extend(account.namespace.as_mut().map(|namespace| &mut namespace.0));
     }
     texts.extend(rule);
+    texts.extend(quota);
     texts.extend(node);
     texts.extend(reason);
     for text in texts {

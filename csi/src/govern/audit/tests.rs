@@ -318,7 +318,8 @@ prop_compose! {
         who in proptest::option::of(who()),
         what in proptest::option::of(what()),
         policies in proptest::collection::vec(policy(), 0..20),
-        (rule, node, reason) in (
+        (rule, quota, node, reason) in (
+            proptest::option::of(text()),
             proptest::option::of(text()),
             proptest::option::of(text()),
             proptest::option::of(text()),
@@ -327,7 +328,7 @@ prop_compose! {
         bytes in any::<u64>(),
     ) -> Entry {
         Entry {
-            event, time_unix_millis, who, what, policies, rule, account, node, bytes, reason,
+            event, time_unix_millis, who, what, policies, rule, account, quota, node, bytes, reason,
         }
     }
 }

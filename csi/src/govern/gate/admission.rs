@@ -13,6 +13,7 @@ use tonnage_cache::report::Progress;
 use super::{EgressGate, Shared, words};
 use crate::crd::{Mode, WhenControllerUnreachable};
 use crate::egress::policy::Decision;
+use crate::egress::quota::Exceeded;
 use crate::egress::terms::Account;
 use crate::govern::rules::Snapshot;
 use crate::govern::tabs::{Decided, Seat, Tab, Waiter, Wanted};
@@ -121,6 +122,12 @@ impl Admission {
         let price = decision.price.as_ref();
         let cost = &shared.parts.cost;
         cost.priced(&wanted.source, &waiter.namespace, price);
+    }
+
+    /// Tells that there is no room for the volume. To be called for each call of the pod that ends so.
+    pub fn tell_no_room(&self, exceeded: &Exceeded) {
+        let who_and_what = (&*self.waiter, &self.wanted);
+        self.shared.tell_no_room(who_and_what, exceeded);
     }
 }
 

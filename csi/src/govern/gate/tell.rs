@@ -7,6 +7,7 @@ use tonnage_cache::gate::Refusal;
 
 use super::Shared;
 use crate::egress::policy::{Decision, Denial, Rule};
+use crate::egress::quota::Exceeded;
 use crate::egress::terms::Account;
 use crate::govern::audit::{Entry, Event, PolicyLine, WhatLine, WhoLine};
 use crate::govern::rules::Snapshot;
@@ -104,6 +105,22 @@ impl Shared {
         }
     }
 
+    /// The same of a host that its source leads to.
+    pub(super) fn denied_at(
+        &self,
+        rules: &Snapshot,
+        (tab, guest): (&Tab, &Guest),
+        (host, denial): (&str, &Denial),
+    ) {
+        if tab.is_news(News::Denied, &guest.waiter.namespace) {
+            let wanted = Wanted {
+                host: host.to_owned(),
+                ..tab.wanted.clone()
+            };
+            self.tell_denied(rules, (&guest.waiter, &wanted), denial);
+        }
+    }
+
     /// What policies in mode `Audit` would have denied, once for each load and namespace.
     pub(super) fn tell_audited(
         &self,
@@ -124,6 +141,16 @@ impl Shared {
         entry.policies = lines(rules, &denial.policies.iter().map(String::as_str).collect());
         entry.reason = Some(denial.message.clone());
         self.parts.audit.record(&entry);
+    }
+
+    /// A namespace has no room for a volume, which is no matter of policies.
+    pub(super) fn tell_no_room(&self, (waiter, wanted): (&Waiter, &Wanted), exceeded: &Exceeded) {
+        self.parts.audit.record(&Entry {
+            rule: Some("quota".to_owned()),
+            quota: Some(exceeded.quota.clone()),
+            reason: Some(exceeded.message.clone()),
+            ..self.entry(Event::Deny, waiter, wanted)
+        });
     }
 
     /// What passes by itself stops a load for somebody, in this sentence: to the audit log once for each load, namespace and cause, and

@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonnage_cache::clock::{Clock, unix_millis};
 
 use super::answers::LeaseWrite;
+use super::doubts::Doubts;
 use super::objects::account_of;
 use super::record;
 use super::store::{Failure, Store};
@@ -40,6 +41,7 @@ pub(super) struct Keeper {
     world: World,
     audit: Audit,
     clock: Arc<dyn Clock>,
+    doubts: Doubts,
     /// Accounts whose objects could not be made.
     unmade: Vec<Account>,
     /// Objects that have a ledger's name and are none, once they were told.
@@ -61,6 +63,7 @@ impl Keeper {
             world: World::new(Rules::default()),
             audit,
             clock,
+            doubts: Doubts::default(),
             unmade: Vec::new(),
             foreign: BTreeSet::new(),
             failures: 0,
@@ -80,7 +83,7 @@ impl Keeper {
             tokio::select! {
                 changes = self.watches.next() => {
                     for change in changes {
-                        self.world.change(change);
+                        self.learn(change);
                     }
                 }
                 now = turns.tick(), if self.watches.are_read() => {
@@ -149,6 +152,19 @@ impl Keeper {
         }
     }
 
+    /// Takes in what was read.
+    fn learn(&mut self, change: Change) {
+        if let Change::Budget(budget) = &change
+            && let Some(write) = self.doubts.read(budget)
+        {
+            self.record(&write);
+        }
+        if let Change::BudgetGone(name) = &change {
+            self.doubts.drop(name);
+        }
+        self.world.change(change);
+    }
+
     fn now(&self) -> Moment {
         let seconds = unix_millis(self.clock.now()) / 1_000;
         Moment {
@@ -183,7 +199,7 @@ impl Keeper {
             match made {
                 Ok(budget) => {
                     outcomes.done(object);
-                    self.world.change(Change::Budget(Box::new(budget)));
+                    self.learn(Change::Budget(Box::new(budget)));
                 }
                 // It is looked at again in the next round.
                 Err(Failure::Foreign(why)) => self.complain_of(creation.name, &why),
@@ -219,6 +235,7 @@ impl Keeper {
                 Ok(version) => {
                     outcomes.done(object);
                     self.world.wrote(&write, version);
+                    self.doubts.drop(&write.name);
                     self.record(&write);
                     continue;
                 }
@@ -230,13 +247,18 @@ impl Keeper {
                 }
                 Err(Failure::Gone) => {
                     let name = write.name.clone();
-                    self.world.change(Change::BudgetGone(name));
+                    self.learn(Change::BudgetGone(name));
                 }
-                Err(failure) => outcomes.fails(object, failure),
+                Err(failure) => {
+                    if failure.may_be_done() {
+                        self.doubts.add(&write);
+                    }
+                    outcomes.fails(object, failure);
+                }
             }
             match newest {
-                Some(Some(budget)) => self.world.change(Change::Budget(Box::new(budget))),
-                Some(None) => self.world.change(Change::BudgetGone(write.name.clone())),
+                Some(Some(budget)) => self.learn(Change::Budget(Box::new(budget))),
+                Some(None) => self.learn(Change::BudgetGone(write.name.clone())),
                 None => {}
             }
             self.world.retry_account(write.account);
@@ -267,7 +289,7 @@ impl Keeper {
                         budget = name,
                         "the ledger of a budget that is gone was deleted"
                     );
-                    self.world.change(Change::BudgetGone(name));
+                    self.learn(Change::BudgetGone(name));
                 }
                 // It is looked at again in the next round.
                 Err(Failure::Conflict) => {}

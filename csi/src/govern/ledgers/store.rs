@@ -57,6 +57,18 @@ pub(super) enum Failure {
     Skipped,
 }
 
+impl Failure {
+    /// Whether it may have been done all the same.
+    pub(super) fn may_be_done(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::Unclear | Self::Silent => true,
+            Self::Conflict | Self::Gone | Self::Foreign(_) | Self::Refused(_) | Self::Skipped => {
+                false
+            }
+        }
+    }
+}
+
 /// The objects.
 #[derive(Debug)]
 pub(super) struct Store {

@@ -3,7 +3,7 @@
 //!
 //! Every list, event and bookmark proves the rules to be the newest. The API server sends a bookmark about once a minute and
 //! one before a watch ends, so a watch is as short as the strictest policy needs to be sure: a third of its
-//! `maxStalenessSeconds`, and at most five minutes.
+//! `maxStalenessSeconds`, and at most five minutes. One that is longer than a policy needs that it has brought is ended.
 //!
 //! An object that this program does not understand becomes a policy that denies what it selects; it never stops the watch. An
 //! API server that does not know the resource has said nothing about the rules: one that starts may say so for a moment.
@@ -92,7 +92,7 @@ enum Error {
 }
 
 impl Keeper {
-    /// Follows changes until the watch ends.
+    /// Follows changes until the watch ends, or is too long for what has changed.
     async fn follow(&mut self) -> Result<(), Error> {
         let version = match self.version.clone() {
             Some(version) => version,
@@ -103,7 +103,7 @@ impl Keeper {
         let api = self.api.clone();
         let events = within(PATIENCE, api.watch(&params, &version)).await??;
         let end = Duration::from_secs(seconds.into()).saturating_add(GRACE);
-        within(end, self.take_all(events)).await?
+        within(end, self.take_all(events, seconds)).await?
     }
 
     /// Reads all objects, and says from where changes are to be followed.
@@ -125,11 +125,15 @@ impl Keeper {
     async fn take_all(
         &mut self,
         events: impl Stream<Item = kube::Result<WatchEvent<DynamicObject>>>,
+        seconds: u32,
     ) -> Result<(), Error> {
         let mut events = pin!(events);
         while let Some(event) = events.next().await {
             self.take(event?)?;
             self.backoff.reset();
+            if watch_seconds(self.policies.values()) < seconds {
+                break;
+            }
         }
         Ok(())
     }

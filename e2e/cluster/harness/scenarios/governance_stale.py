@@ -22,7 +22,7 @@ PATIENCE = 150
 """Seconds in which waiting pods have to start: kubelet and the watch of the rules both try ever more seldom."""
 ROLE, POLICIES = "tonnage-node", "egresspolicies"
 SENTENCE = re.compile(
-    rf"the policies are (\d+) s old, because the API server cannot be reached, and EgressPolicy {NAME} lets nothing be loaded by policies older "
+    rf"the policies are (\d+) s old, because nothing newer can be read from the API server, and EgressPolicy {NAME} lets nothing be loaded by policies older "
     rf"than {STALE} s \(spec\.maxStalenessSeconds\); content that is cached still mounts"
 )
 

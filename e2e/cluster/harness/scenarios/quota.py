@@ -1,10 +1,11 @@
 """A namespace may have so much content on each node and in the cluster: a volume beyond that is refused in one sentence before a byte is
 fetched, whether a pod or a claim asks for it, and starts by itself when there is room. A limit that is lowered disturbs nobody who runs,
-nor does the driver's restart, and everybody can see what is used."""
+nor does the driver's restart, and everybody can see what is used and, in the audit log, who was refused."""
 
 import json
 import time
 
+from ..audit import NODE, AuditLog, who
 from ..cluster import FIRST
 from ..manifests import GROUP, claim, claimed, consumer, inline, pod
 from ..model import MIB, Model
@@ -72,7 +73,8 @@ def _limit(world: World, volumes: int, node: str, cluster: str = "1Gi") -> None:
 
 def _malformed(world: World) -> None:
     for what, spec, words in (
-        ("without a limit", {}, "a CacheQuota must limit something: set perNode or cluster"),
+        ("without a limit", {}, "a CacheQuota must limit something: set perNode.logicalBytes, perNode.volumes or cluster.logicalBytes"),
+        ("with places and no limit", {"perNode": {}, "cluster": {}}, "a CacheQuota must limit something"),
         ("of 50GB on a node", {"perNode": {"logicalBytes": "50GB"}}, "perNode.logicalBytes must be a whole number of bytes such as 500Gi"),
         ("of half a byte in the cluster", {"cluster": {"logicalBytes": "0.5"}}, "cluster.logicalBytes must be a whole number of bytes such as 10Ti"),
         ("of less than no volume", {"perNode": {"volumes": -1}}, "spec.perNode.volumes in body should be greater than or equal to 0"),
@@ -109,6 +111,7 @@ def _too_many(count: int, limit: int) -> str:
 def _refused(world: World, scene: Scene, what: str, manifest: dict, sentence: str) -> None:
     name = manifest["metadata"]["name"]
     stored, mark, began = _stored(world), world.store.mark(), time.monotonic()
+    log = AuditLog(world.kube)
     scene.add(manifest)
     refusal = scene.refusal(name, SOON * 2)
     took = time.monotonic() - began
@@ -120,6 +123,10 @@ def _refused(world: World, scene: Scene, what: str, manifest: dict, sentence: st
     mounts = [it.point for it in world.cluster.volume_mounts() if it.pod == found["metadata"]["uid"]]
     world.equal("and of which nothing is left, neither a mount nor a file", (mounts, _stored(world)), ([], stored))
     world.equal("and the pod does not start", found["status"]["phase"], "Pending")
+    asked = who(world.kube, NAME, name)
+    denied = until("the audit log has the refusal", 10, lambda: [it for it in log.entries(NODE, "Deny") if it.get("who") == asked])[0]
+    seen = tuple(denied.get(it) for it in ("rule", "quota", "reason", "node", "policies"))
+    world.equal("and the audit log has who was refused by which quota, in the same words", seen, ("quota", LIMITS, sentence, FIRST, None))
 
 
 def _stored(world: World) -> tuple[dict, set[str]]:
@@ -150,6 +157,8 @@ def _told(world: World, scene: Scene, here: int, small: Model, large: Model) -> 
     status = until(f"the quota tells what {FIRST} and {ELSEWHERE} have", TOLD, told, lambda: world.kube.get(NAME, "cachequota", LIMITS).get("status"))
     world.check(f"the quota tells of 3 volumes of {here} bytes, which take {own['physicalBytes']} on the disk, {small.size} of them shared", True)
     used, fullest = f"{size(here + THERE)} on 2 nodes", f"{ELSEWHERE} {size(THERE)} of 64.0 MiB"
+    rows = {it["node"]: it["bytes"] for it in status["reserved"]}
+    world.equal("as much is set aside for each of them in the cluster", rows, {ELSEWHERE: THERE, FIRST: here})
     seen = (status["logicalBytes"], status["volumes"], status["used"], status["fullest"])
     world.equal("and what all nodes have together, and where the least room is", seen, (here + THERE, 4, used, fullest))
     printed = world.kube("get", "cachequotas", f"--namespace={NAME}")

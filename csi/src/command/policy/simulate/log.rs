@@ -199,8 +199,15 @@ impl Log {
         let Read { entry, is_whole } = read;
         let event = match entry.event {
             Event::Allow => Some(simulate::Event::Allowed),
-            // Not what a rule or a budget says: nobody answered, or the rules were too old.
-            Event::Deny if matches!(entry.rule.as_deref(), Some("stale" | "unanswered")) => None,
+            // Not what a rule or a budget says: nobody answered, the rules were too old, or there was no room.
+            Event::Deny
+                if matches!(
+                    entry.rule.as_deref(),
+                    Some("stale" | "unanswered" | "quota")
+                ) =>
+            {
+                None
+            }
             Event::Deny => Some(simulate::Event::Denied),
             // The controller's word on a grant, whose bytes nodes tell of load by load.
             Event::Settle if entry.who.is_none() && entry.account.is_some() => None,

@@ -103,6 +103,33 @@ async fn whoever_may_not_use_the_host_that_a_source_leads_to_is_told_its_own_ref
     }
 }
 
+#[test]
+fn a_host_that_all_who_wait_may_not_use_is_told_of_once_to_each_and_named() {
+    let site = mirrored();
+    let (opened, seats) = site.load(&["a", "b"]);
+    for _ in 0..2 {
+        assert!(redirects(&site, LOAD, "cdn.example.com").is_err());
+        assert_eq!(redirects(&site, LOAD, "mirror.example.com"), Ok(()));
+    }
+    drop((opened, seats));
+    assert_eq!(site.denials.lines(8 << 10).1.len(), 2);
+    let events = site.events();
+    let told: Vec<(&str, &str)> = events
+        .iter()
+        .map(|it| {
+            assert_eq!(it.event, Event::Deny);
+            let (who, what) = (it.who.as_ref().unwrap(), it.what.as_ref().unwrap());
+            (who.namespace.as_str(), what.host.as_str())
+        })
+        .collect();
+    assert_eq!(told, [("a", "cdn.example.com"), ("b", "cdn.example.com")]);
+    let reason = events[1].reason.as_ref().unwrap();
+    assert!(
+        reason.ends_with(" (asked for host \"cdn.example.com\")"),
+        "{reason}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_may_use_the_host_is_told_nothing_of_a_refusal_that_is_another_s() {
     let site = mirrored();

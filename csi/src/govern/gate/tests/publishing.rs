@@ -1,6 +1,7 @@
 //! What is decided when a volume is published, and what is told of it.
 
 use super::*;
+use crate::egress::quota::Exceeded;
 
 #[test]
 fn what_the_rules_allow_is_admitted_and_told_with_its_rule() {
@@ -49,6 +50,26 @@ fn what_they_forbid_is_denied_and_told_to_the_controller_too() {
     assert_eq!(events[0].event, Event::Deny);
     assert_eq!(events[0].rule.as_deref(), Some("unnamed"));
     assert_eq!(events[0].reason.as_ref(), Some(sentence));
+}
+
+#[test]
+fn where_there_is_no_room_the_quota_is_named_and_no_policy_counts_a_denial() {
+    let site = Site::new(&[policy(&json!({"allow": [{}]}))]);
+    let exceeded = Exceeded {
+        quota: "limits".to_owned(),
+        message: "no room".to_owned(),
+    };
+    site.judge("a").unwrap().tell_no_room(&exceeded);
+    assert_eq!(site.denials.lines(8 << 10).1, []);
+    let events = site.events();
+    let denied = &events[0];
+    assert_eq!(denied.event, Event::Deny);
+    assert_eq!(denied.rule.as_deref(), Some("quota"));
+    assert_eq!(denied.quota.as_deref(), Some("limits"));
+    assert_eq!(denied.reason.as_deref(), Some("no room"));
+    assert_eq!(denied.policies, []);
+    assert_eq!(denied.who.as_ref().unwrap().namespace, "a");
+    assert_eq!(denied.what.as_ref().unwrap().path, "base/llama");
 }
 
 #[test]

@@ -141,13 +141,21 @@ pub(super) async fn lead<R: Into<Reply>>(
     seconds: u64,
     answer: impl FnMut(&str, &Value) -> R,
 ) -> (Asked, Vec<BudgetFigure>) {
+    lead_audited(seconds, Audit::to(std::io::sink()), answer).await
+}
+
+async fn lead_audited<R: Into<Reply>>(
+    seconds: u64,
+    audit: Audit,
+    answer: impl FnMut(&str, &Value) -> R,
+) -> (Asked, Vec<BudgetFigure>) {
     let (service, server) = pair::<Request<Body>, Response<Body>>();
     let (leads, leading) = watch::channel(true);
     let (figures, told) = watch::channel(Vec::new());
     let parts = Parts {
         client: kube::Client::new(service, "tonnage"),
         leading,
-        audit: Audit::to(std::io::sink()),
+        audit,
         figures,
         clock: Arc::new(ManualClock::at(
             UNIX_EPOCH + Duration::from_secs(1_795_751_063),
@@ -283,6 +291,48 @@ async fn a_ledger_that_somebody_else_wrote_is_read_again_before_anything_is_gran
     let message = grant["message"].as_str().unwrap();
     assert!(message.contains("has 0 B of 100.0 GiB left"), "{message}");
     assert_eq!(puts, 1, "nothing new is in the ledger");
+}
+
+/// A budget of which nobody knows whether it was written: who reads it finds it `as_written` or as another has written it. Says what
+/// the audit log has of grants, and how often the ledger was written.
+async fn in_doubt(as_written: bool) -> (Vec<u64>, usize) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut written: Vec<Value> = Vec::new();
+    let audit = Audit::to_file(file.path()).unwrap();
+    lead_audited(30, audit, |question, body| -> Reply {
+        if question == format!("PUT {BUDGET}/status") {
+            written.push(body.clone());
+            match written.len() {
+                1 => return Reply::Never,
+                2 => return failure(409, "Conflict").into(),
+                _ => {}
+            }
+        }
+        if question == format!("GET {BUDGET}") {
+            let mut newest = written[0].clone();
+            if !as_written {
+                newest["status"] = json!({"limitBytes": 100 * GIB, "asOf": 1_795_751_063});
+            }
+            return at(newest, "12").into();
+        }
+        answer(question, body).into()
+    })
+    .await;
+    let log = std::fs::read_to_string(file.path()).unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str(line).unwrap());
+    let grants = lines.filter(|line: &Value| line["event"] == "Grant");
+    let bytes = grants.map(|line| line["bytes"].as_u64().unwrap()).collect();
+    (bytes, written.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_without_an_answer_is_audited_once_it_is_read() {
+    assert_eq!(in_doubt(true).await, (vec![GIB], 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_written_is_audited_when_it_is() {
+    assert_eq!(in_doubt(false).await, (vec![GIB], 3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -129,6 +129,29 @@ async fn changes_are_followed_and_bookmarks_prove_that_there_are_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_is_too_long_for_a_policy_that_it_brings_is_ended() {
+    beside(async |server, rulebook, _| {
+        let long = policy("long", "5", &open());
+        answer(server, 200, list(&[long]).to_string()).await;
+        let strict = json!({"namespaces": {}, "maxStalenessSeconds": 90});
+        let events = [
+            json!({"type": "ADDED", "object": policy("strict", "8", &strict)}),
+            // The next watch brings it.
+            json!({"type": "DELETED", "object": policy("long", "9", &open())}),
+        ];
+        let events = events.map(|event| format!("{event}\n")).concat();
+        let asked = answer(server, 200, events).await;
+        assert!(asked.contains("timeoutSeconds=290"), "{asked}");
+        let asked = answer(server, 200, format!("{}\n", bookmark("9"))).await;
+        for part in ["watch=true", "resourceVersion=8", "timeoutSeconds=30"] {
+            assert!(asked.contains(part), "{asked}");
+        }
+        assert_eq!(names(rulebook), ["long", "strict"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_has_happened_too_long_ago_is_listed_again() {
     beside(async |server, rulebook, _| {
         answer(server, 200, list(&[policy("a", "5", &open())]).to_string()).await;

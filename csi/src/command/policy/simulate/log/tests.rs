@@ -25,6 +25,7 @@ fn a_log_is_read_among_other_lines_and_what_cannot_be_decided_is_counted() {
         line("Deny", ",\"cut\":[\"reason\"]"),
         line("Settle", ",\"cut\":[\"path\"]"),
         line("Grant", ""),
+        line("Deny", ",\"rule\":\"quota\",\"quota\":\"limits\""),
         "{\"audit\":\"v1\",\"event\":\"Settle\",\"timeUnixMillis\":1,\"account\":{\"policy\":\"u\",\"budget\":\"b\"}}\n".to_owned(),
         "{\"audit\":\"v1\",\"event\":\"Settle\",\"timeUnixMillis\":1}\n".to_owned(),
         "\n{\"audit\":\"v1\",\"dropped\":4}\n".to_owned(),
@@ -40,7 +41,7 @@ fn a_log_is_read_among_other_lines_and_what_cannot_be_decided_is_counted() {
             simulate::Event::Spent
         ]
     );
-    assert_eq!((log.dropped, log.unclear, log.others), (4, 2, 2));
+    assert_eq!((log.dropped, log.unclear, log.others), (4, 2, 3));
     assert_eq!((log.malformed, log.foreign.0, log.is_cut), (0, 0, false));
     assert_eq!(log.records[2].bytes, 7);
 }
