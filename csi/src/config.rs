@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tonnage_cache::gate::address::Cidr;
 use tonnage_cache::source::config::SourceConfig;
 
 mod default_egress;
@@ -87,6 +88,8 @@ pub(crate) struct Node {
     pub(crate) kubernetes: bool,
     /// `--namespace`.
     pub(crate) namespace: Option<String>,
+    /// `--cluster-cidr`.
+    pub(crate) cluster_cidr: Vec<Cidr>,
 }
 
 /// Settings of the controller service; each as its flag.
@@ -103,6 +106,8 @@ pub(crate) struct Controller {
     pub(crate) kubernetes: bool,
     /// `--namespace`.
     pub(crate) namespace: Option<String>,
+    /// `--cluster-cidr`.
+    pub(crate) cluster_cidr: Vec<Cidr>,
 }
 
 #[derive(Deserialize)]

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonnage_cache::cache;
+use tonnage_cache::gate::address::Cidr;
 use tonnage_cache::source::config::SourceConfig;
 
 use crate::egress::policy::DefaultEgress;
@@ -47,6 +48,8 @@ async fn until_ended(servers: &mut Servers) -> Result<(), Error> {
 pub struct Kubernetes {
     /// Namespace of the service, where the Secrets of its sources and its Lease are.
     pub namespace: String,
+    /// Service and pod ranges of the cluster, closed to sources whose `allowedCIDRs` does not name them.
+    pub cluster_cidrs: Vec<Cidr>,
 }
 
 /// Settings of the node service.

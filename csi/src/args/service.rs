@@ -1,40 +1,24 @@
 //! Arguments of the two services, and the settings that they and the configuration file add up to.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use clap::builder::FalseyValueParser;
-use tonnage_cache::source::config::SourceConfig;
-use tonnage_csi::run::{self, ControllerSettings, NodeSettings};
+use tonnage_csi::run::{ControllerSettings, NodeSettings};
 
 use super::place::{Place, Sources};
 use crate::config::{self, Config, DefaultEgress};
 use crate::exit::{Code, Failure};
 use tonnage_csi::size::Span;
 
+mod kubernetes;
+
+use kubernetes::Kubernetes;
+
 /// What kubelet and Kubernetes' objects call this driver.
 pub(crate) const DRIVER_NAME: &str = "csi.tonnage.dev";
 const HOLD: Duration = Duration::from_mins(1);
-/// Where a pod finds the namespace of its service account.
-const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-
-/// Whether a service works in a cluster.
-#[derive(Debug, Clone, ClapArgs)]
-pub(crate) struct Kubernetes {
-    /// Take sources, and who may use them, from the cluster's API server, in place of files
-    #[arg(long, env = "TONNAGE_KUBERNETES", value_parser = FalseyValueParser::new(), help_heading = "Kubernetes")]
-    pub(crate) kubernetes: bool,
-    /// Namespace of this service, with the Secrets of its sources [default: that of the pod's service account]
-    #[arg(
-        long,
-        value_name = "NAMESPACE",
-        env = "TONNAGE_NAMESPACE",
-        help_heading = "Kubernetes"
-    )]
-    pub(crate) namespace: Option<String>,
-}
 
 /// `tonnage node`.
 #[derive(Debug, Clone, ClapArgs)]
@@ -165,6 +149,7 @@ impl Node {
             force_root_filesystem: file_force,
             default_egress: file_egress,
             kubernetes: file_kubernetes,
+            cluster_cidr: file_cluster,
             namespace: file_namespace,
         } = config.node.clone();
         let mut cache = place.cache(config)?;
@@ -174,8 +159,8 @@ impl Node {
         let time = |span: Option<Span>| span.map(|Span(time)| time);
         let sources = sources.all(config)?;
         let kubernetes = kubernetes
-            .or(file_kubernetes, file_namespace)
-            .settings(&sources, Path::new(NAMESPACE_FILE))?;
+            .or(file_kubernetes, file_namespace, file_cluster)
+            .settings(&sources)?;
         Ok(NodeSettings {
             endpoint: socket(endpoint.or(file_endpoint))?,
             cache,
@@ -215,12 +200,13 @@ impl Controller {
             volumes_dir: file_volumes_dir,
             http_address: file_http_address,
             kubernetes: file_kubernetes,
+            cluster_cidr: file_cluster,
             namespace: file_namespace,
         } = config.controller.clone();
         let sources = sources.all(config)?;
         let kubernetes = kubernetes
-            .or(file_kubernetes, file_namespace)
-            .settings(&sources, Path::new(NAMESPACE_FILE))?;
+            .or(file_kubernetes, file_namespace, file_cluster)
+            .settings(&sources)?;
         Ok(ControllerSettings {
             endpoint: socket(endpoint.or(file_endpoint))?,
             sources,
@@ -231,63 +217,6 @@ impl Controller {
             http_address: http_address.or(file_http_address),
             driver_name: DRIVER_NAME.to_owned(),
         })
-    }
-}
-
-impl Kubernetes {
-    /// The flags, and what the file says where they are silent.
-    fn or(self, kubernetes: bool, namespace: Option<String>) -> Self {
-        Self {
-            kubernetes: self.kubernetes || kubernetes,
-            namespace: self.namespace.or(namespace),
-        }
-    }
-
-    /// `None` outside of a cluster. `file` holds the namespace where nobody names one.
-    fn settings(
-        self,
-        sources: &[SourceConfig],
-        file: &Path,
-    ) -> Result<Option<run::Kubernetes>, Failure> {
-        if !self.kubernetes {
-            return Ok(None);
-        }
-        if let Some(source) = sources.first() {
-            return Err(Failure::new(
-                Code::Usage,
-                "work in a cluster",
-                format!(
-                    "there sources are objects of the API server, but the source {} is configured in a file",
-                    source.name.escape_default()
-                ),
-            )
-            .or_advise("drop it, or --kubernetes"));
-        }
-        let namespace = match self.namespace {
-            Some(namespace) => namespace,
-            None => std::fs::read_to_string(file).map_err(|error| {
-                let what = format!("read the namespace from {}", file.display());
-                Failure::io(what, &error).or_advise("name it with --namespace")
-            })?,
-        };
-        let namespace = namespace.trim();
-        // RFC 1123 label.
-        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let sound = !namespace.is_empty()
-            && namespace.len() <= 63
-            && namespace.bytes().all(inner)
-            && !namespace.starts_with('-')
-            && !namespace.ends_with('-');
-        if sound {
-            let namespace = namespace.to_owned();
-            return Ok(Some(run::Kubernetes { namespace }));
-        }
-        Err(Failure::new(
-            Code::Usage,
-            format!("use the namespace \"{}\"", namespace.escape_default()),
-            "it has characters that a namespace cannot have, or none at all",
-        )
-        .or_advise("name it with --namespace"))
     }
 }
 
@@ -338,54 +267,5 @@ mod tests {
                 "{bad}"
             );
         }
-    }
-    #[test]
-    fn a_cluster_s_namespace_is_named_or_that_of_the_service_account() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("namespace");
-        let flags = |kubernetes, namespace: Option<&str>| Kubernetes {
-            kubernetes,
-            namespace: namespace.map(str::to_owned),
-        };
-        let found = |kubernetes: Kubernetes| kubernetes.settings(&[], &file);
-        let none = found(flags(false, Some("elsewhere"))).unwrap();
-        assert_eq!(none, None);
-        let missing = found(flags(true, None)).unwrap_err();
-        assert_eq!(missing.code, Code::Missing);
-        assert!(missing.to_string().contains("--namespace"), "{missing}");
-        std::fs::write(&file, "tonnage\n").unwrap();
-        for (kubernetes, namespace) in [
-            (flags(true, None), "tonnage"),
-            (flags(true, Some("storage")), "storage"),
-            (flags(false, None).or(true, Some("file".to_owned())), "file"),
-            (
-                flags(true, Some("flag")).or(false, Some("file".to_owned())),
-                "flag",
-            ),
-        ] {
-            let found = found(kubernetes).unwrap().unwrap();
-            assert_eq!(found.namespace, namespace);
-        }
-        for bad in ["", "-a", "a-", "A", "a/b", &"a".repeat(64)] {
-            let failure = found(flags(true, Some(bad))).unwrap_err();
-            assert_eq!(failure.code, Code::Usage, "{bad}");
-        }
-    }
-
-    #[test]
-    fn sources_of_files_and_of_a_cluster_exclude_each_other() {
-        let kubernetes = Kubernetes {
-            kubernetes: true,
-            namespace: Some("tonnage".to_owned()),
-        };
-        let sources = [SourceConfig {
-            name: "models".to_owned(),
-            ..SourceConfig::default()
-        }];
-        let failure = kubernetes
-            .settings(&sources, Path::new(NAMESPACE_FILE))
-            .unwrap_err();
-        assert_eq!(failure.code, Code::Usage);
-        assert!(failure.to_string().contains("models"), "{failure}");
     }
 }

@@ -78,7 +78,10 @@ async fn in_cluster(
     metrics: &Metrics,
     (servers, serving): (&mut Servers, &CancellationToken),
 ) -> Result<Provisioner, Error> {
-    let Kubernetes { namespace } = kubernetes;
+    let Kubernetes {
+        namespace,
+        cluster_cidrs,
+    } = kubernetes;
     let client = api_server().await?;
     let sources = Sources::awaited();
     let watched = watch::Parts {
@@ -86,6 +89,7 @@ async fn in_cluster(
         namespace: namespace.clone(),
         sources: sources.clone(),
         gate: OpenGate::shared(),
+        cluster_cidrs: cluster_cidrs.clone(),
         clock: Arc::clone(clock),
     };
     servers.spawn(watch::run(watched, serving.clone()));

@@ -20,7 +20,9 @@ use tonnage_proto::csi::node_server::NodeServer;
 use tonnage_proto::registration::registration_server::RegistrationServer;
 
 use super::governed::{Around, Governance};
-use super::{Error, NodeSettings, Servers, Vitals, api_server, serve_health, until_ended};
+use super::{
+    Error, Kubernetes, NodeSettings, Servers, Vitals, api_server, serve_health, until_ended,
+};
 use crate::access::KubernetesAuthorizer;
 use crate::access::proof::ProbeGrants;
 use crate::control::Control;
@@ -94,7 +96,7 @@ pub async fn node(settings: NodeSettings, stop: CancellationToken) -> Result<(),
             clock: &clock,
         });
         let access = Access::of_cluster(&client, sources, &governance);
-        let parts = access.watched(client.clone(), &kubernetes.namespace, &clock);
+        let parts = access.watched(client.clone(), kubernetes, &clock);
         servers.spawn(watch::run(parts, serving.clone()));
         governance.spawn(&client, (&mut servers, &serving), (&mut lessees, &leasing));
         access
@@ -192,14 +194,15 @@ impl Access {
     fn watched(
         &self,
         client: kube::Client,
-        namespace: &str,
+        kubernetes: &Kubernetes,
         clock: &Arc<dyn Clock>,
     ) -> watch::Parts {
         watch::Parts {
             client,
-            namespace: namespace.to_owned(),
+            namespace: kubernetes.namespace.clone(),
             sources: self.sources.clone(),
             gate: Arc::clone(&self.gate),
+            cluster_cidrs: kubernetes.cluster_cidrs.clone(),
             clock: Arc::clone(clock),
         }
     }

@@ -12,7 +12,8 @@ use super::exchange;
 use crate::crd::{AddressingStyle, AuthMode, ListingLimits, SourceSpec};
 use crate::identity::Secrets;
 
-/// The configuration that an object's specification describes, without keys and without the exchange for them.
+/// The configuration that an object's specification describes, without keys, without the exchange for them, and without the cluster's
+/// ranges, which no object says.
 pub(super) fn config(name: &str, spec: &SourceSpec) -> Result<SourceConfig, String> {
     let SourceSpec {
         url,

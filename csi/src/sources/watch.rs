@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonnage_cache::clock::Clock;
 use tonnage_cache::error::chain;
 use tonnage_cache::gate::Gate;
+use tonnage_cache::gate::address::Cidr;
 use tonnage_cache::path::Escaped;
 use tonnage_cache::source::config::{Auth, SourceConfig, build};
 use tonnage_cache::source::exchange::Exchange;
@@ -52,6 +53,8 @@ pub struct Parts {
     pub sources: Sources,
     /// Asked for every connection of the sources.
     pub gate: Arc<dyn Gate>,
+    /// Closed to sources whose `allowedCIDRs` does not name them.
+    pub cluster_cidrs: Vec<Cidr>,
     /// By which temporary keys are renewed.
     pub clock: Arc<dyn Clock>,
 }
@@ -72,6 +75,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
         namespace,
         sources,
         gate,
+        cluster_cidrs,
         clock,
     } = parts;
     let api = Api::<Secret>::namespaced(client.clone(), &namespace);
@@ -83,6 +87,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
     let mut keeper = Keeper {
         sources,
         gate,
+        cluster_cidrs,
         clock,
         namespace,
         built: BTreeMap::new(),
@@ -122,6 +127,7 @@ async fn until(at: Option<Instant>) {
 struct Keeper {
     sources: Sources,
     gate: Arc<dyn Gate>,
+    cluster_cidrs: Vec<Cidr>,
     clock: Arc<dyn Clock>,
     namespace: String,
     /// What usable sources are built from.
@@ -198,9 +204,11 @@ impl Keeper {
         self.set(name, Entry { object, place });
     }
 
-    /// The configuration with the keys that it takes from a Secret, which is asked for if it is not known.
+    /// The configuration with what is the cluster's to say and the keys that it takes from a Secret, which is asked for if it is
+    /// not known.
     fn configured(&mut self, name: &str, spec: &SourceSpec) -> Result<SourceConfig, String> {
         let mut config = spec::config(name, spec)?;
+        config.cluster_cidrs.clone_from(&self.cluster_cidrs);
         config.exchange = exchange::service(&spec.auth)?.map(|service| Exchange {
             service,
             subject: None,

@@ -21,17 +21,21 @@ CONTROLLER = "tonnage-controller"
 """Name of the controllers' Deployment, and of the lease that one of them holds."""
 OURS = f"app.kubernetes.io/instance={RELEASE}"
 UNINSTALL = ("helm", "uninstall", RELEASE, f"--namespace={SYSTEM}", "--wait", "--timeout=2m")
+CLUSTER_CIDRS = ("10.96.0.0/16", "10.244.0.0/16")
+"""Services, and the pods of both nodes (`../node/components.sh`, `../node/env.sh`)."""
 LOADS = 100
 """How many reports of loads the driver keeps."""
 PUBLISHED = re.compile(r'^csi_operations_seconds_count\{([^}]*NodePublishVolume[^}]*)\} (\S+)$', re.MULTILINE)
 
 
 def values() -> dict:
-    """What differs from the chart's defaults: images that no registry has, and listings that are made anew for every pod."""
+    """What differs from the chart's defaults: images that no registry has, listings that are made anew for every pod, and the cluster's
+    own ranges, which are closed. The stores are on the node's address, which is in none of them."""
     driver, provisioner = (dict(zip(("repository", "tag"), name.split(":"))) for name in (image.DRIVER, image.PROVISIONER))
     local = {"registry": "", "pullPolicy": "Never"}
     return {
         "image": {**driver, **local},
+        "clusterCIDRs": list(CLUSTER_CIDRS),
         "node": {"revisionTTL": "1s"},
         "controller": {"provisioner": {"image": {**provisioner, **local}}},
     }

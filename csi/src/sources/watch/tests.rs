@@ -14,6 +14,8 @@ use tower_test::mock::{Handle, SendResponse};
 use super::*;
 use crate::identity::Principal;
 
+mod closed;
+
 type Server = Handle<Request<Body>, Response<Body>>;
 
 const SOURCES: &str = "/apis/tonnage.dev/v1alpha1/sources";
@@ -96,6 +98,7 @@ async fn beside(answer: impl Fn(&str) -> (u16, Value), story: impl AsyncFnOnce(&
         namespace: "tonnage".to_owned(),
         sources: sources.clone(),
         gate: OpenGate::shared(),
+        cluster_cidrs: Vec::new(),
         clock: Arc::new(SystemClock::new()),
     };
     let watching = run(parts, stop.clone());
@@ -285,36 +288,43 @@ async fn what_is_known_outlives_a_server_that_refuses() {
     .await;
 }
 
-#[test]
-fn a_later_list_drops_what_it_does_not_name() {
-    let parsed = |name: &str, spec: Value| -> DeserializeGuard<crd::Source> {
-        serde_json::from_value(object(name, &spec)).unwrap()
-    };
-    let mut keeper = Keeper {
+/// A keeper in a cluster with these ranges.
+fn keeper(cluster: &[&str]) -> Keeper {
+    Keeper {
         sources: Sources::awaited(),
         gate: OpenGate::shared(),
+        cluster_cidrs: cluster.iter().map(|range| range.parse().unwrap()).collect(),
         clock: Arc::new(SystemClock::new()),
         namespace: "tonnage".to_owned(),
         built: BTreeMap::new(),
         listed: BTreeSet::new(),
         secrets: BTreeMap::new(),
-    };
+    }
+}
+
+fn parsed(name: &str, spec: &Value) -> DeserializeGuard<crd::Source> {
+    serde_json::from_value(object(name, spec)).unwrap()
+}
+
+#[test]
+fn a_later_list_drops_what_it_does_not_name() {
+    let mut keeper = keeper(&[]);
     let open = json!({"url": "s3://public"});
     keeper.take(Event::Init);
-    keeper.take(Event::InitApply(parsed("a", open.clone())));
-    keeper.take(Event::InitApply(parsed("b", open.clone())));
+    keeper.take(Event::InitApply(parsed("a", &open)));
+    keeper.take(Event::InitApply(parsed("b", &open)));
     keeper.take(Event::InitDone);
     let before = keeper.sources.get("b").unwrap();
     keeper.take(Event::Init);
     let consumers = json!({"url": "s3://public", "consumers": [{"namespaces": {}}]});
-    keeper.take(Event::InitApply(parsed("b", consumers)));
+    keeper.take(Event::InitApply(parsed("b", &consumers)));
     assert_eq!(keeper.sources.names(), ["a", "b"]);
     keeper.take(Event::InitDone);
     assert_eq!(keeper.sources.names(), ["b"]);
     // Who may use it changed, and nothing that its connections depend on.
     assert!(Arc::ptr_eq(&keeper.sources.get("b").unwrap(), &before));
     assert_eq!(keeper.sources.spec("b").unwrap().spec.consumers.len(), 1);
-    keeper.take(Event::Delete(parsed("b", open)));
+    keeper.take(Event::Delete(parsed("b", &open)));
     assert_eq!(keeper.sources.get("b").unwrap_err().kind(), Kind::NotFound);
 }
 

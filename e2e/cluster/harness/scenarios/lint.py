@@ -7,7 +7,7 @@ import re
 from .. import monitoring, schemas
 from ..cluster import Cluster
 from ..command import attempt
-from ..install import RELEASE
+from ..install import CLUSTER_CIDRS, RELEASE
 from ..manifests import SYSTEM
 from ..outcome import Failure
 from ..paths import BIN, INSIDE, REPOSITORY, STATE
@@ -18,6 +18,7 @@ VERSION = "1.37.2"
 ADMISSION = "admissionregistration.k8s.io"
 EXAMPLES = REPOSITORY / "deploy/examples"
 ALL = {
+    "clusterCIDRs": list(CLUSTER_CIDRS),
     "priorityClass": {"create": True},
     "dashboard": {"enabled": True},
     "test": {"source": "models", "path": "tiny"},

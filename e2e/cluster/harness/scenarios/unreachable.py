@@ -1,10 +1,10 @@
 """With the store away, a cached model is mounted, and a pod that needs the store is told why and goes on by itself when it is back; with
-the API server away, pods that run are undisturbed."""
+the API server away, pods that run are undisturbed. A store inside the cluster is out of reach until its source names the address."""
 
 import time
 from pathlib import Path
 
-from ..manifests import claim, claimed, inline, pod
+from ..manifests import claim, claimed, consumer, inline, pod, source, without_volume
 from ..outcome import until
 from ..paths import STATE
 from ..scene import Scene
@@ -13,13 +13,43 @@ from ..world import World
 NAME = "unreachable"
 AWAY = 20
 """Seconds without the API server: longer than kubelet's and the driver's patience with a request."""
+INSIDE = f"{NAME}-inside"
+NOTE = "exec httpd -f -vv -p 9000 -h /"
+"""Listens, and logs every request and nothing else."""
+CLOSED = "an address inside the cluster, which this source does not allow"
 READ = "while sha256sum /model/config.json; do sleep 1; done"
 
 
 def run(world: World) -> None:
     scene = world.scene(NAME)
+    _inside_the_cluster(world, scene)
     _without_the_store(world, scene)
     _without_the_api_server(world, scene)
+
+
+def _inside_the_cluster(world: World, scene: Scene) -> None:
+    """Whoever the store is that a source leads to: a pod that notes who comes."""
+    scene.start(without_volume(pod(NAME, "inside", {}, NOTE)))
+    address = world.kube.get(NAME, "pod", "inside")["status"]["podIP"]
+    scene.add(source(INSIDE, f"http://{address}:9000", [consumer(NAME)]))
+    until("the controller finds the source closed", 60, lambda: CLOSED in _ready(world)["message"], lambda: _ready(world))
+    world.equal("a source that leads to a pod's address is not Ready", (_ready(world)["status"], _ready(world)["reason"]), ("False", "Denied"))
+    scene.add(pod(NAME, "lured", inline(INSIDE, "any")))
+    refusal = scene.refusal("lured", 30)
+    world.equal("a pod that uses it is answered with PermissionDenied", refusal.code, "PermissionDenied")
+    world.check("and with one sentence that says why", refusal.is_one_sentence and f"is at {address}: {CLOSED}" in refusal.sentence, refusal)
+    print(f"      “{refusal.sentence}”")
+    world.equal("and nobody has connected to that address", world.kube.logs(NAME, "inside"), "")
+    world.kube.patch("", "source", INSIDE, {"spec": {"allowedCIDRs": [f"{address}/32"]}})
+    until("a source that names the address leads there", 120, lambda: "url:" in world.kube.logs(NAME, "inside"), lambda: _ready(world))
+    world.check("once the source names the address, it is connected to", True)
+    scene.remove("lured", "inside")
+
+
+def _ready(world: World) -> dict:
+    """The condition; a source that was not examined yet has none."""
+    conditions = world.kube.get("", "source", INSIDE).get("status", {}).get("conditions", [])
+    return next((it for it in conditions if it["type"] == "Ready"), {"status": "", "reason": "", "message": ""})
 
 
 def _without_the_store(world: World, scene: Scene) -> None:
