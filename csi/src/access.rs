@@ -155,7 +155,7 @@ fn check_pin(source: &crd::Source, attributes: &Attributes) -> Result<(), Refusa
     let is_pinned = attributes.revision.is_some() || attributes.digest.is_some();
     match source.spec.revision_policy {
         RevisionPolicy::Required if !is_pinned => Err(Refusal::Denied(format!(
-            "source {} takes pinned volumes only (its spec.revisionPolicy is Required): add the attribute revision or digest, which `tonnage resolve` prints",
+            "source {} takes pinned volumes only (its spec.revisionPolicy is Required): add the attribute revision, which `tonnage resolve` prints, or digest, which `tonnage pull --json` prints",
             attributes.source
         ))),
         RevisionPolicy::Required | RevisionPolicy::Optional => Ok(()),

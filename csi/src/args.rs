@@ -28,7 +28,8 @@ Examples:
   tonnage doctor                       is this machine fit, and what to change
   tonnage egress                       what a cluster's budgets have left, and who used most
 
-`tonnage COMMAND --help` has examples, environment variables and exit codes.";
+`tonnage COMMAND --help` has examples and environment variables,
+`tonnage pull --help` the exit codes of all commands.";
 
 /// Stages model weights and datasets from object storage on local disk: verified, stored once, read-only.
 #[derive(Debug, Parser)]

@@ -14,8 +14,8 @@ Exit codes:
   0    done
   1    `doctor` found something that must be changed, or `uninstall-check` a pod that uses a volume
   64   the command line, a URL, a path or the configuration is wrong
-  65   content differs from its digest, or stored data is damaged
-  66   the source, path, file or target does not exist
+  65   content differs from its digest, stored data is damaged, or what decides could not be read
+  66   the source, path, file or target does not exist, or there is nothing to replay
   67   credentials are missing, expired or not accepted
   69   the source cannot be reached or keeps failing; try again
   70   a bug or an I/O error of this machine

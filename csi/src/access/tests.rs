@@ -426,7 +426,7 @@ async fn what_can_be_decided_here_costs_no_question() {
             &pinned,
             wanted(),
             Refusal::Denied(
-                "source models takes pinned volumes only (its spec.revisionPolicy is Required): add the attribute revision or digest, which `tonnage resolve` prints".to_owned(),
+                "source models takes pinned volumes only (its spec.revisionPolicy is Required): add the attribute revision, which `tonnage resolve` prints, or digest, which `tonnage pull --json` prints".to_owned(),
             ),
         ),
     ] {

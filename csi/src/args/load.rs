@@ -21,14 +21,17 @@ use crate::exit::{CODES, Code, Failure};
 const SOURCES: &str = "\
 Sources, and the variables that hold their keys:
   s3://BUCKET/PREFIX     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-                         AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL
+                         AWS_SESSION_TOKEN, AWS_REGION or AWS_DEFAULT_REGION,
+                         AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL
   gs://BUCKET/PREFIX     GOOGLE_OAUTH_ACCESS_TOKEN, STORAGE_EMULATOR_HOST,
                          GOOGLE_APPLICATION_CREDENTIALS
   az://ACCOUNT/CONTAINER/PREFIX
-                         AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN
+                         AZURE_STORAGE_KEY or AZURE_STORAGE_ACCOUNT_KEY,
+                         AZURE_STORAGE_SAS_TOKEN
   https://HOST/FILE      one file
   file:///DIRECTORY      or simply /DIRECTORY
-  NAME/PREFIX            a [[source]] of the configuration
+  NAME/PREFIX            a [[source]] of the configuration, which takes
+                         none of these variables
 
 Profiles, shared credential files and metadata services are never read. Without keys, requests are anonymous.";
 
@@ -79,7 +82,7 @@ pub(crate) struct Wanted {
     /// S3 region [default: us-east-1]
     #[arg(long, env = "TONNAGE_REGION", help_heading = "Source")]
     pub(crate) region: Option<String>,
-    /// Where S3 requests name the bucket [default: path with --endpoint, otherwise virtual]
+    /// Where S3 requests name the bucket [default: path with an endpoint or a dot in the bucket's name, otherwise virtual]
     #[arg(long, value_enum, env = "TONNAGE_ADDRESSING", help_heading = "Source")]
     pub(crate) addressing: Option<BucketPlace>,
     /// Sign nothing, whatever the environment holds

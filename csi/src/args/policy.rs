@@ -111,8 +111,8 @@ Examples:
   tonnage policy simulate --audit audit.log --file policies.yaml
 
 Decides everything of the log again, in the order of time, by the policies of the files and no others, and charges what was \
-spent to their budgets, which begin unspent. Prints what would be different, by namespace and source, the most bytes first. Reads nothing \
-of a cluster.
+spent to their budgets, which begin unspent. Prints what would be different, by namespace and source: first what would be denied, and \
+of each kind the most bytes first. Reads nothing of a cluster.
 
 Lines of other programs are passed over, and so is what `kubectl logs --prefix --timestamps` and container runtimes put before a line; \
 a line that stands there twice counts once. Decisions that cannot be read are named by their lines, the rest is decided, and the \

@@ -67,7 +67,8 @@ pub struct SourceSpec {
     /// S3 region; default `us-east-1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// Where S3 requests name the bucket; default: in the path if `endpoint` is set, otherwise in the host.
+    /// Where S3 requests name the bucket; default: in the path if `endpoint` is set or the bucket's name has a dot, otherwise
+    /// in the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addressing: Option<AddressingStyle>,
     /// How requests are signed. Default: not at all.
@@ -89,8 +90,9 @@ pub struct SourceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = kube::core::Rule::new("self.contains('-----BEGIN CERTIFICATE-----')").message("caBundle must be PEM certificates"))]
     pub ca_bundle: Option<String>,
-    /// Loopback, service and pod ranges (CIDR) that may be connected to; other private ranges are allowed for the source's
-    /// own endpoint, link-local and metadata addresses never.
+    /// Ranges (CIDR) that may be connected to although they are closed: loopback, the API server's own address, and the service
+    /// and pod ranges that the installation names (`clusterCIDRs` of the chart). Other private ranges are open, link-local and
+    /// metadata addresses never.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct SourceAuth {
     /// `Anonymous` (default); `SharedSecret` (a Secret in Tonnage's own namespace, with keys `accessKeyId`,
-    /// `secretAccessKey` and optionally `sessionToken`); `PodSecret` (the same keys in the Secret that the volume names
+    /// `secretAccessKey` and optionally `sessionToken` for `s3://`, the first two, an HMAC key, for `gs://`, and `accountKey` or
+    /// `sasToken` for `az://`); `PodSecret` (the same keys in the Secret that the volume names
     /// in `nodePublishSecretRef`); `WorkloadIdentity` (temporary keys that the cloud gives for the token of the pod's service
     /// account); or `Node` (temporary keys of the node's own instance role, from its metadata service).
     #[serde(default)]
