@@ -17,7 +17,8 @@ spawn() {
       bash "$HERE/init.sh" </dev/null >"$LOG/init.log" 2>&1
   ) &
   outer=$!
-  until pid=$(pgrep -P "$outer"); do
+  # Before it is replaced, the subshell has other children, which are gone a moment later.
+  until pid=$(pgrep -P "$outer" -f 'init\.sh$'); do
     kill -0 "$outer" 2>/dev/null || { cat "$LOG/init.log" >&2; die "the namespaces could not be made"; }
     sleep 0.1
   done
