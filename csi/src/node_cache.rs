@@ -141,7 +141,7 @@ impl Reporter {
             let pause = self.pace.after(outcome);
             tokio::select! {
                 () = self.news(outcome, pause) => {}
-                () = self.wished(), if outcome != Outcome::Failed => {}
+                () = self.wished(if outcome == Outcome::Failed { URGENT } else { WISHED }) => {}
             }
         }
     }
@@ -173,8 +173,8 @@ impl Reporter {
     }
 
     /// Waits until a pod waits for what is said here.
-    async fn wished(&self) {
-        tokio::time::sleep(WISHED).await;
+    async fn wished(&self, soonest: Duration) {
+        tokio::time::sleep(soonest).await;
         self.quotas.wished().await;
     }
 

@@ -220,7 +220,7 @@ impl Publisher {
             }
         };
         // Others of the load may have it, and this one not yet.
-        if let Err(refused) = self.parts.quotas.settled(&id).await {
+        if let Err(refused) = self.parts.quotas.settled(&id, loaded.report.bytes).await {
             call.finish();
             return Err(no_room(joined.admission.as_ref(), refused));
         }

@@ -116,6 +116,10 @@ pub struct CacheQuotaStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub reserved: Option<Vec<Reservation>>,
+    /// Of a node that is not among them, no statement with a lower number counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub reserved_above: Option<i64>,
 }
 
 /// What is set aside for a node.

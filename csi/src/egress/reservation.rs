@@ -11,7 +11,7 @@
 //!
 //! 1. A row grows by what is left of the limit, or to what its node has already.
 //! 2. A row shrinks to what its node wants, and only by a report with a higher number than the row answers: reports that come late or
-//!    twice shrink nothing.
+//!    twice shrink nothing. A row that went leaves its number behind, so that they bring nothing back either.
 //! 3. A node that has said that it wants less is bound by that at once, until a row answers a later report: so what was given back is
 //!    not used any more when another node gets it.
 //! 4. A service that starts knows nothing of what its predecessor said, so it lets nothing in until a row answers a report of its own,
@@ -41,47 +41,88 @@ pub struct Report {
     pub seq: Option<u64>,
 }
 
-/// Rows by node.
-pub type Rows = BTreeMap<String, Row>;
+/// What is set aside by one quota.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// By node.
+    pub rows: BTreeMap<String, Row>,
+    /// No report with a lower number counts of a node that has no row: it may be one from before its row went.
+    pub above: u64,
+}
 
-/// The rows as they are to be: what nodes do not want any more is free, and what they want beyond their rows is set aside, least first, as far
-/// as the limit goes. A node that says nothing of the namespace keeps its row, and one that `is_gone` has none. At most so many rows as
-/// `fits` says of a node that has none.
+impl Ledger {
+    /// A node's row, and whether there is one.
+    pub fn row(&self, node: &str) -> (Row, bool) {
+        let absent = Row {
+            bytes: 0,
+            seq: self.above.saturating_sub(1),
+        };
+        self.rows
+            .get(node)
+            .map_or((absent, false), |row| (*row, true))
+    }
+
+    fn remove(&mut self, node: &str, seq: u64) {
+        self.rows.remove(node);
+        self.above = self.above.max(seq);
+    }
+}
+
+/// The ledger as it is to be: what nodes do not want any more is free, and what they want beyond their rows is set aside, least first, as
+/// far as the limit goes. A node that says nothing of the namespace keeps its row, and one that `is_gone` has none. A node that has no row
+/// gets one if that `fits`.
 pub fn set_aside(
     limit: u64,
-    rows: &Rows,
+    before: &Ledger,
     reports: &BTreeMap<String, Report>,
     is_gone: impl Fn(&str) -> bool,
-    mut fits: impl FnMut(&Rows, &str) -> bool,
-) -> Rows {
-    let mut next: Rows = rows
-        .iter()
-        .filter(|(node, _)| !is_gone(node))
-        .map(|(node, row)| (node.clone(), *row))
-        .collect();
+    mut fits: impl FnMut(&str) -> bool,
+) -> Ledger {
+    let mut next = before.clone();
+    for (node, row) in before.rows.iter().filter(|(node, _)| is_gone(node)) {
+        next.remove(node, row.seq);
+    }
+    // Rows go first to those that have something.
+    let mut reports: Vec<(&String, &Report)> = reports.iter().collect();
+    reports.sort_by_key(|(node, report)| (report.has == 0, *node));
     let mut wishes: Vec<(u64, &String)> = Vec::new();
-    for (node, report) in reports {
-        let row = next.get(node).copied().unwrap_or_default();
+    for (node, report) in &reports {
+        let (row, is_there) = before.row(node);
+        let is_there = is_there && !is_gone(node);
+        let row = if is_there {
+            row
+        } else {
+            Row { bytes: 0, ..row }
+        };
+        if report
+            .seq
+            .is_some_and(|seq| seq < row.seq.max(1) || (!is_there && seq <= row.seq))
+        {
+            continue;
+        }
         let taken = row.after(report);
-        let is_stale = report.seq.is_some_and(|seq| seq < row.seq);
         let more = report.wants.saturating_sub(taken.bytes);
-        if more > 0 && !is_stale {
+        if taken.bytes == 0 && more == 0 {
+            if is_there {
+                next.remove(node, taken.seq);
+            }
+        } else if is_there || fits(node) {
+            next.rows.insert((*node).clone(), taken);
             wishes.push((more, node));
         }
-        if taken.bytes == 0 && more == 0 {
-            next.remove(node);
-        } else if next.contains_key(node) || fits(&next, node) {
-            next.insert(node.clone(), taken);
-        }
     }
-    let held = next
-        .values()
-        .fold(0u64, |sum, row| sum.saturating_add(row.bytes));
+    let held = next.rows.values();
+    let held = held.fold(0u64, |sum, row| sum.saturating_add(row.bytes));
+    // What nodes have for which there is no row counts, too.
+    let rowless = reports
+        .iter()
+        .filter(|(node, _)| !next.rows.contains_key(*node));
+    let held = rowless.fold(held, |sum, (_, report)| sum.saturating_add(report.has));
     let mut left = limit.saturating_sub(held);
     wishes.sort();
     for (more, node) in wishes {
         // Parts of a volume are of no use.
-        if let Some(row) = next.get_mut(node)
+        if let Some(row) = next.rows.get_mut(node)
             && more <= left
         {
             row.bytes = row.bytes.saturating_add(more);
@@ -96,8 +137,13 @@ impl Row {
     fn after(self, report: &Report) -> Self {
         let Report { has, wants, seq } = *report;
         match seq {
+            // Who has had a number is bound by numbers only.
             None => Self {
-                bytes: has,
+                bytes: if self.seq == 0 {
+                    has
+                } else {
+                    self.bytes.max(has)
+                },
                 seq: self.seq,
             },
             Some(seq) if seq > self.seq => Self {

@@ -48,6 +48,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(10);
 /// The same of others.
 const LATER: Duration = Duration::from_mins(1);
+/// How long a quota counts the cluster before anything is set aside by it: nodes say within two seconds of its making what they have.
+const FOUNDING: Duration = Duration::from_secs(8);
+/// How long a node has to be missing before what was set aside for it is free: lists of nodes may be older than what is set aside.
+const MISSING: Duration = Duration::from_mins(1);
 /// Writes that are under way at a time.
 const AT_ONCE: usize = 8;
 
@@ -102,6 +106,8 @@ struct Known {
     due: Instant,
     /// When it may be written again if a node waits for it.
     soonest: Instant,
+    /// Since when it counts the cluster.
+    counts_since: Option<Instant>,
 }
 
 /// Reads, sums and writes.
@@ -174,7 +180,8 @@ impl Keeper {
             Event::Init => self.listed_uses = Uses::default(),
             Event::InitApply(object) => self.listed_uses.read(&object, Some(&self.uses)),
             Event::InitDone => {
-                self.uses = std::mem::take(&mut self.listed_uses);
+                let listed = std::mem::take(&mut self.listed_uses);
+                self.uses.replace(listed);
                 self.is_read.0 = true;
             }
             Event::Apply(object) => self.uses.read(&object, None),
@@ -222,6 +229,10 @@ impl Keeper {
             }
         };
         let now = Instant::now();
+        let counts = limits
+            .as_ref()
+            .is_ok_and(|limits| limits.cluster_bytes.is_some());
+        let since = before.and_then(|before| before.counts_since);
         let known = Known {
             version,
             generation,
@@ -229,6 +240,7 @@ impl Keeper {
             said,
             due: before.map_or(now, |before| before.due),
             soonest: before.map_or(now, |before| before.soonest),
+            counts_since: counts.then(|| since.unwrap_or(now)),
         };
         (key, known)
     }
@@ -236,6 +248,9 @@ impl Keeper {
     /// Writes what is new and due.
     async fn write(&mut self, now: Instant) {
         let written = timestamp(&*self.clock);
+        let said = self.quotas.values().filter_map(|known| known.said.as_ref());
+        let rows = said.flat_map(|said| said.reserved.iter().flatten());
+        self.uses.look_for(rows.map(|row| row.node.as_str()), now);
         let due = self.quotas.iter();
         let due = due.filter(|(_, known)| known.due.min(known.soonest) <= now);
         let new = due.filter_map(|(key, known)| {
@@ -244,10 +259,14 @@ impl Keeper {
                 limits: known.limits.as_ref(),
                 generation: known.generation,
                 before: known.said.as_ref(),
+                is_founding: known
+                    .counts_since
+                    .is_none_or(|since| now < since + FOUNDING),
             };
             let said = known.said.as_ref();
-            let is_set_aside =
-                said.is_some_and(|said| said.reserved == sum::reserved(&subject, &self.uses));
+            let is_set_aside = said.is_some_and(|said| {
+                (said.reserved.clone(), said.reserved_above) == sum::reserved(&subject, &self.uses)
+            });
             if known.due > now && is_set_aside {
                 return None;
             }

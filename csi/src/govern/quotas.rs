@@ -37,13 +37,14 @@ use crate::volume::VolumeId;
 mod place;
 mod retained;
 mod rule;
+mod said;
 mod state;
 mod stay;
 mod watch;
 
 pub use place::{is_of, place, place_of};
 pub use retained::keep_looking;
-pub(crate) use rule::row_of;
+pub(crate) use rule::ledger_of;
 use rule::{Rule, Rules};
 use state::{Outcome, State};
 pub use stay::Stay;
@@ -216,13 +217,21 @@ impl Quotas {
             let told = self.news.notified();
             tokio::pin!(told);
             told.as_mut().enable();
-            let outcome = self.lock().sized(load, bytes);
+            let (outcome, waits) = {
+                let mut state = self.lock();
+                let outcome = state.sized(load, bytes);
+                let mut seats = state.seats.values().filter(|seat| seat.load == load);
+                (outcome, seats.any(|seat| seat.wish.is_some()))
+            };
             self.decisions.notify_waiters();
             self.changes.notify_one();
+            if waits {
+                self.wishes.notify_one();
+            }
             match outcome {
                 Outcome::Go => return Ok(()),
                 Outcome::Refused(refused) => return Err(Refusal::Exhausted(refused.to_string())),
-                Outcome::Waits => self.wishes.notify_one(),
+                Outcome::Waits => {}
             }
             if timeout_at(last, told).await.is_err() {
                 self.lock().give_up(|_, seat| seat.load == load);
@@ -230,18 +239,23 @@ impl Quotas {
         }
     }
 
-    /// Waits until it is decided whether a waiter may have what its load has brought, which may be later than for others of it.
-    pub async fn settled(&self, waiter: &WaiterId) -> Result<(), Refused> {
+    /// Waits until it is decided whether a waiter may have what its load has brought, so many bytes; which may be later than for others
+    /// of it, or the first time.
+    pub async fn settled(&self, waiter: &WaiterId, bytes: u64) -> Result<(), Refused> {
         let last = Instant::now() + PATIENCE;
         loop {
             let told = self.decisions.notified();
             tokio::pin!(told);
             told.as_mut().enable();
-            let seat = self.lock().seats.get(waiter).cloned();
-            match seat.map(|seat| (seat.refusal, seat.wish)) {
-                Some((Some(refused), _)) => return Err(refused),
-                Some((None, Some(_))) => {}
-                Some((None, None)) | None => return Ok(()),
+            let outcome = {
+                let mut state = self.lock();
+                let is_seated = state.seats.contains_key(waiter);
+                is_seated.then(|| state.settle(waiter, bytes))
+            };
+            match outcome {
+                Some(Outcome::Go) | None => return Ok(()),
+                Some(Outcome::Refused(refused)) => return Err(refused),
+                Some(Outcome::Waits) => self.wishes.notify_one(),
             }
             if timeout_at(last, told).await.is_err() {
                 self.lock().give_up(|other, _| other == waiter);
@@ -320,6 +334,7 @@ impl Quotas {
         let rule = Rule::of(object, &self.node);
         let (namespace, name) = (object.metadata.namespace.clone(), rule.quota.name.clone());
         let mut state = self.lock();
+        state.has_looked = true;
         let rules = state.rules.get_or_insert_default();
         let quotas = rules.entry(namespace.unwrap_or_default()).or_default();
         quotas.insert(name, rule);

@@ -51,6 +51,11 @@ enum Step {
     Restarts {
         node: usize,
     },
+    /// A write that nobody has heard of any more arrives after later ones.
+    Overwrites {
+        node: usize,
+        back: usize,
+    },
     Hears {
         controller: usize,
         node: usize,
@@ -64,7 +69,7 @@ enum Step {
 
 #[derive(Debug)]
 struct World {
-    ledger: Vec<Rows>,
+    ledger: Vec<Ledger>,
     nodes: [Node; 3],
     controllers: [Controller; 2],
 }
@@ -72,15 +77,14 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            ledger: vec![Rows::new()],
+            ledger: vec![Ledger::default()],
             nodes: Default::default(),
             controllers: Default::default(),
         }
     }
 
     fn row(&self, number: usize, at: usize) -> Row {
-        let row = self.ledger[at].get(&node(number));
-        row.copied().unwrap_or_default()
+        self.ledger[at].row(&node(number)).0
     }
 
     fn step(&mut self, step: Step) {
@@ -117,6 +121,13 @@ impl World {
                 it.read = (it.read + far).min(last);
             }
             Step::Restarts { node } => self.nodes[node].claim = Claim::default(),
+            Step::Overwrites { node, back } => {
+                let written = &mut self.nodes[node].written;
+                if let Some(old) = written.len().checked_sub(1 + back) {
+                    let old = written[old];
+                    written.push(old);
+                }
+            }
             Step::Hears {
                 controller,
                 node,
@@ -155,7 +166,7 @@ impl World {
             &self.ledger[newest],
             &reports.collect(),
             |_| false,
-            |_, _| true,
+            |_| true,
         );
         self.ledger.push(rows);
         it.ledger = newest + 1;
@@ -169,7 +180,7 @@ impl World {
                 "{number}: {self:#?}"
             );
         }
-        let held: u64 = self.ledger[newest].values().map(|row| row.bytes).sum();
+        let held: u64 = self.ledger[newest].rows.values().map(|row| row.bytes).sum();
         prop_assert!(held <= LIMIT, "{self:#?}");
         Ok(())
     }
@@ -219,6 +230,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (node.clone(), 1u64..12).prop_map(|(node, bytes)| Step::LetsIn { node, bytes }),
         3 => (node.clone(), 1u64..15).prop_map(|(node, bytes)| Step::Releases { node, bytes }),
         4 => (node.clone(), 1usize..4).prop_map(|(node, far)| Step::Reads { node, far }),
+        2 => node.clone().prop_map(|node| Step::Releases { node, bytes: LIMIT }),
+        2 => node.clone().prop_map(|node| Step::Says { node, wants: 0, is_lost: false }),
+        1 => (node.clone(), 1usize..4).prop_map(|(node, back)| Step::Overwrites { node, back }),
         1 => node.clone().prop_map(|node| Step::Restarts { node }),
         6 => (controller.clone(), node, 1usize..4)
             .prop_map(|(controller, node, far)| Step::Hears { controller, node, far }),
@@ -252,12 +266,13 @@ proptest! {
     }
 }
 
-fn rows(of: &[(&str, u64, u64)]) -> Rows {
+fn rows(of: &[(&str, u64, u64)], above: u64) -> Ledger {
     let row = |(node, bytes, seq): &(&str, u64, u64)| {
         let (bytes, seq) = (*bytes, *seq);
         ((*node).to_owned(), Row { bytes, seq })
     };
-    of.iter().map(row).collect()
+    let rows = of.iter().map(row).collect();
+    Ledger { rows, above }
 }
 
 fn reports(of: &[(&str, u64, u64, u64)]) -> BTreeMap<String, Report> {
@@ -275,13 +290,20 @@ fn reports(of: &[(&str, u64, u64, u64)]) -> BTreeMap<String, Report> {
 #[test]
 fn the_smallest_wishes_come_first_and_none_is_given_in_part() {
     let asked = reports(&[("a", 0, 9, 1), ("b", 0, 5, 1), ("c", 0, 4, 1)]);
-    let next = set_aside(10, &Rows::new(), &asked, |_| false, |_, _| true);
-    assert_eq!(next, rows(&[("a", 0, 1), ("b", 5, 1), ("c", 4, 1)]));
+    let next = set_aside(10, &Ledger::default(), &asked, |_| false, |_| true);
+    assert_eq!(next, rows(&[("a", 0, 1), ("b", 5, 1), ("c", 4, 1)], 0));
     // The same again changes nothing.
-    assert_eq!(set_aside(10, &next, &asked, |_| false, |_, _| true), next);
+    assert_eq!(set_aside(10, &next, &asked, |_| false, |_| true), next);
     let given_back = reports(&[("a", 0, 9, 1), ("b", 0, 0, 2), ("c", 0, 0, 2)]);
-    let next = set_aside(10, &next, &given_back, |_| false, |_, _| true);
-    assert_eq!(next, rows(&[("a", 9, 1)]));
+    let next = set_aside(10, &next, &given_back, |_| false, |_| true);
+    assert_eq!(next, rows(&[("a", 9, 1)], 2));
+    // What was said before comes late: it brings nothing back.
+    let late = reports(&[("b", 0, 5, 1), ("c", 4, 4, 1)]);
+    let next = set_aside(10, &next, &late, |_| false, |_| true);
+    assert_eq!(next, rows(&[("a", 9, 1)], 2));
+    let new = reports(&[("b", 0, 1, 2)]);
+    let next = set_aside(10, &next, &new, |_| false, |_| true);
+    assert_eq!(next, rows(&[("a", 9, 1), ("b", 1, 2)], 2));
 }
 
 #[test]
@@ -295,34 +317,49 @@ fn what_nodes_have_already_counts_also_beyond_the_limit() {
             seq: None,
         },
     );
-    let next = set_aside(10, &Rows::new(), &asked, |_| false, |_, _| true);
-    assert_eq!(next, rows(&[("a", 30, 1), ("b", 0, 1), ("older", 3, 0)]));
+    let next = set_aside(10, &Ledger::default(), &asked, |_| false, |_| true);
+    let all = rows(&[("a", 30, 1), ("b", 0, 1), ("older", 3, 0)], 0);
+    assert_eq!(next, all);
+    // Who has had a number shrinks by numbers only: it may know of its row.
+    let without = |has| Report {
+        has,
+        wants: has,
+        seq: None,
+    };
+    let said = [("a", without(5)), ("older", without(2))];
+    let said = said.map(|(node, report)| (node.to_owned(), report));
+    let next = set_aside(10, &all, &said.into(), |_| false, |_| true);
+    let expected = rows(&[("a", 30, 1), ("b", 0, 1), ("older", 2, 0)], 0);
+    assert_eq!(next, expected);
+}
+
+#[test]
+fn what_nodes_have_for_which_there_is_no_row_counts() {
+    let asked = reports(&[
+        ("a", 0, 5, 1),
+        ("b", 0, 3, 1),
+        ("c", 7, 7, 1),
+        ("d", 6, 6, 1),
+    ]);
+    let mut room = 3;
+    let fits = |_: &str| {
+        room -= 1;
+        room >= 0
+    };
+    let next = set_aside(20, &Ledger::default(), &asked, |_| false, fits);
+    let expected = rows(&[("a", 5, 1), ("c", 7, 1), ("d", 6, 1)], 0);
+    assert_eq!(next, expected, "rows go first to those that have something");
+    let fits = |node: &str| node != "d";
+    let next = set_aside(20, &Ledger::default(), &asked, |_| false, fits);
+    let expected = rows(&[("a", 0, 1), ("b", 3, 1), ("c", 7, 1)], 0);
+    assert_eq!(next, expected, "13 are taken, of which 6 have no row");
 }
 
 #[test]
 fn a_node_that_is_gone_has_nothing_and_one_that_is_silent_keeps_its_row() {
-    let before = rows(&[("gone", 4, 3), ("silent", 5, 3)]);
-    let next = set_aside(
-        10,
-        &before,
-        &BTreeMap::new(),
-        |it| it == "gone",
-        |_, _| true,
-    );
-    assert_eq!(next, rows(&[("silent", 5, 3)]));
-}
-
-#[test]
-fn there_are_no_more_rows_than_fit() {
-    let asked = reports(&[("a", 0, 1, 1), ("b", 0, 1, 1), ("c", 0, 1, 1)]);
-    let next = set_aside(
-        10,
-        &Rows::new(),
-        &asked,
-        |_| false,
-        |rows, _| rows.len() < 2,
-    );
-    assert_eq!(next, rows(&[("a", 1, 1), ("b", 1, 1)]));
+    let before = rows(&[("gone", 4, 3), ("silent", 5, 3)], 0);
+    let next = set_aside(10, &before, &BTreeMap::new(), |it| it == "gone", |_| true);
+    assert_eq!(next, rows(&[("silent", 5, 3)], 3));
 }
 
 #[test]

@@ -75,6 +75,7 @@ impl Objects {
         let mut patch = patch(version, status);
         if is_odd && let Some(status) = patch["status"].as_object_mut() {
             status.remove("reserved");
+            status.remove("reservedAbove");
         }
         let patch = Patch::Merge(patch);
         let answer = objects.patch_status(name, &params, &patch);
@@ -97,6 +98,7 @@ fn patch(version: Option<&str>, status: &CacheQuotaStatus) -> Value {
         volumes,
         nodes,
         reserved,
+        reserved_above,
     } = status;
     json!({
         "metadata": {"resourceVersion": version},
@@ -109,6 +111,7 @@ fn patch(version: Option<&str>, status: &CacheQuotaStatus) -> Value {
             "volumes": volumes,
             "nodes": nodes,
             "reserved": reserved,
+            "reservedAbove": reserved_above,
         },
     })
 }

@@ -6,8 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use super::uses::Uses;
 use crate::crd::{CacheQuotaStatus, MOST_NODES, NodeUse, Reservation, SourceCondition};
 use crate::egress::quota::Limits;
-use crate::egress::reservation::{Rows, set_aside};
-use crate::govern::quotas::row_of;
+use crate::egress::reservation::set_aside;
+use crate::govern::quotas::ledger_of;
 use crate::size::ByteSize;
 
 /// The condition's type.
@@ -27,6 +27,8 @@ pub(super) struct Subject<'a> {
     pub(super) generation: Option<i64>,
     /// What was said before: since when it is ready follows from it.
     pub(super) before: Option<&'a CacheQuotaStatus>,
+    /// Nodes may not have said yet what they have: nothing is set aside before.
+    pub(super) is_founding: bool,
 }
 
 /// What is to be said.
@@ -37,6 +39,7 @@ pub(super) fn status(quota: &Subject<'_>, uses: &Uses, now: Timestamp) -> CacheQ
     let (logical_bytes, volumes) = (sum(|it| it.logical_bytes), sum(|it| it.volumes));
     let plural = if nodes.len() == 1 { "" } else { "s" };
     let words = format!("{} on {} node{plural}", size(logical_bytes), nodes.len());
+    let (reserved, reserved_above) = reserved(quota, uses);
     let mut status = CacheQuotaStatus {
         observed_generation: quota.generation,
         conditions: vec![ready(quota, uses, now)],
@@ -45,7 +48,8 @@ pub(super) fn status(quota: &Subject<'_>, uses: &Uses, now: Timestamp) -> CacheQ
         logical_bytes,
         volumes,
         nodes,
-        reserved: reserved(quota, uses),
+        reserved,
+        reserved_above,
     };
     status.nodes.truncate(MOST_NODES);
     // Names may be four times as long as they usually are.
@@ -53,40 +57,42 @@ pub(super) fn status(quota: &Subject<'_>, uses: &Uses, now: Timestamp) -> CacheQ
     status
 }
 
-/// What is set aside for nodes, where the cluster is limited. Where it is not any more, rows go with what nodes have; those of a quota that
-/// nobody understands stay.
-pub(super) fn reserved(quota: &Subject<'_>, uses: &Uses) -> Option<Vec<Reservation>> {
-    let before = quota.before.and_then(|before| before.reserved.as_ref());
+/// What is set aside for nodes, where the cluster is limited, and the number above which reports count. Where it is not limited any more,
+/// rows go with what nodes have; those of a quota that nobody understands stay.
+pub(super) fn reserved(
+    quota: &Subject<'_>,
+    uses: &Uses,
+) -> (Option<Vec<Reservation>>, Option<i64>) {
+    let said = quota.before.and_then(|before| before.reserved.as_ref());
+    let above = quota.before.and_then(|before| before.reserved_above);
     let Ok(limits) = quota.limits else {
-        return before.cloned();
+        return (said.cloned(), above);
     };
-    let rows = before.into_iter().flatten();
-    let rows = rows.map(|it| (it.node.clone(), row_of(it)));
-    let rows: Rows = rows.collect();
-    let reports = uses.reports(quota.namespace);
+    let before = ledger_of(said.into_iter().flatten(), above);
+    let is_limited = limits.cluster_bytes.is_some();
+    if (!is_limited && before.rows.is_empty()) || (said.is_none() && quota.is_founding) {
+        return (None, above);
+    }
     let mut room = MOST_RESERVED;
-    for node in rows.keys() {
+    for node in before.rows.keys() {
         room = room.saturating_sub(node.len().saturating_add(ROW_BYTES));
     }
-    let fits = |_: &Rows, node: &str| {
+    let fits = |node: &str| {
         let left = room.checked_sub(node.len().saturating_add(ROW_BYTES));
         room = left.unwrap_or(room);
         left.is_some()
     };
-    if limits.cluster_bytes.is_none() && rows.is_empty() {
-        return None;
-    }
     let limit = limits.cluster_bytes.unwrap_or(0);
-    let next = set_aside(limit, &rows, &reports, |it| uses.is_gone(it), fits);
-    let written = next.into_iter().map(|(node, row)| {
-        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        Reservation {
-            node,
-            bytes: signed(row.bytes),
-            seq: signed(row.seq),
-        }
+    let reports = uses.reports(quota.namespace);
+    let next = set_aside(limit, &before, &reports, |it| uses.is_gone(it), fits);
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let written = next.rows.into_iter().map(|(node, row)| Reservation {
+        node,
+        bytes: signed(row.bytes),
+        seq: signed(row.seq),
     });
-    Some(written.collect())
+    let above = (next.above > 0).then(|| signed(next.above));
+    (Some(written.collect()), above)
 }
 
 fn bytes(status: &CacheQuotaStatus) -> usize {
@@ -155,6 +161,9 @@ fn size(bytes: i64) -> ByteSize {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
+    use super::super::MISSING;
     use super::*;
     use crate::crd::NamespaceContent;
 
@@ -182,6 +191,7 @@ mod tests {
             limits: limits.as_ref(),
             generation: Some(2),
             before: None,
+            is_founding: false,
         };
         status(&quota, uses, at(10))
     }
@@ -254,28 +264,37 @@ mod tests {
         };
         let rows = [row("gpu-1", 30, 4), row("gpu-2", 0, 1), row("older", 2, 0)];
         assert_eq!(first.reserved.as_deref(), Some(rows.as_slice()));
-        uses.forget("gpu-1");
+        let gone = |uses: &mut Uses, node: &str| {
+            uses.forget(node);
+            let now = Instant::now();
+            uses.look_for([node].into_iter(), now);
+            assert!(!uses.is_gone(node), "its list may be old");
+            uses.look_for([node].into_iter(), now + MISSING);
+        };
+        gone(&mut uses, "gpu-1");
         let next = |limits: &Result<Limits, String>, uses: &Uses, before| {
             let quota = Subject {
                 namespace: "team-a",
                 limits: limits.as_ref(),
                 generation: Some(2),
                 before: Some(before),
+                is_founding: false,
             };
             status(&quota, uses, at(10))
         };
         let second = next(&limits, &uses, &first);
         let rows = [row("gpu-2", 30, 1), row("older", 2, 0)];
         assert_eq!(second.reserved.as_deref(), Some(rows.as_slice()));
+        assert_eq!(second.reserved_above, Some(4));
         // One that nobody understands changes nothing, and one without a limit counts what is there.
         let bad = Err("no".to_owned());
         assert_eq!(next(&bad, &uses, &second).reserved, second.reserved);
         let free = Ok(per_node(Some(1), None));
-        uses.set("gpu-2", vec![line("team-a", 0, 0)]);
+        uses.set("gpu-2", vec![asks(0, 0, 2)]);
         let rows = [row("older", 2, 0)];
         let third = next(&free, &uses, &second);
         assert_eq!(third.reserved.as_deref(), Some(rows.as_slice()));
-        uses.forget("older");
+        gone(&mut uses, "older");
         assert_eq!(next(&free, &uses, &third).reserved, Some(Vec::new()));
         assert_eq!(said(&free, &uses).reserved, None);
     }
@@ -316,6 +335,7 @@ mod tests {
             limits,
             generation: Some(3),
             before: Some(before),
+            is_founding: false,
         };
         let again = status(&subject(bad.as_ref(), &first), &uses, at(20));
         assert_eq!(again.conditions[0].last_transition_time, Time(at(10)));

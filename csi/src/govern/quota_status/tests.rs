@@ -161,6 +161,7 @@ async fn a_quota_without_a_status_gets_one_and_only_one() {
                         }],
                         "used": "10.0 GiB on 1 node",
                         "reserved": null,
+                        "reservedAbove": null,
                         "fullest": "gpu-1 10.0 GiB of 50.0 GiB",
                         "logicalBytes": 10_737_418_240_i64,
                         "volumes": 1,
@@ -180,7 +181,7 @@ async fn a_quota_without_a_status_gets_one_and_only_one() {
 #[tokio::test(start_paused = true)]
 async fn news_is_written_in_seconds_where_nodes_wait_for_it_and_in_a_minute_elsewhere() {
     for (spec, least) in [
-        (json!({"cluster": {"logicalBytes": "1Ti"}}), 1),
+        (json!({"cluster": {"logicalBytes": "1Ti"}}), 4),
         (json!({"perNode": {"logicalBytes": "1Ti"}}), 60),
     ] {
         let world = World {
@@ -226,7 +227,7 @@ async fn a_node_that_cannot_be_understood_counts_as_before_and_the_quota_says_so
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_pod_waits_for_is_set_aside_within_two_seconds() {
+async fn nothing_is_set_aside_before_nodes_can_have_said_what_they_have() {
     let mut asking = cache("gpu-1", 10 << 30);
     let line = &mut asking["status"]["namespaces"][0];
     line["wantedBytes"] = json!(30_i64 << 30);
@@ -241,11 +242,11 @@ async fn what_a_pod_waits_for_is_set_aside_within_two_seconds() {
             let first = told.recv().await.unwrap();
             let rows = |written: &Written| written.body["status"]["reserved"].clone();
             let row = |bytes: i64, seq: i64| json!([{"node": "gpu-1", "bytes": bytes, "seq": seq}]);
-            assert_eq!(rows(&first), row(10 << 30, 0));
+            assert!(rows(&first).is_null(), "not everybody has said what it has");
             let second = told.recv().await.unwrap();
             assert_eq!(rows(&second), row(30 << 30, 7));
             let between = (second.at - first.at).as_secs();
-            assert!((1..=2).contains(&between), "{between}");
+            assert!((4..=9).contains(&between), "{between}");
         })
         .await;
 }

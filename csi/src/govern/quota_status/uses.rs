@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 use serde_json::Value;
+use tokio::time::Instant;
 use tonnage_cache::path::Escaped;
 
+use super::MISSING;
 use crate::crd::{NamespaceContent, NodeUse};
 use crate::egress::reservation::Report;
 
@@ -20,6 +22,10 @@ pub(super) struct Uses {
     unclear: BTreeSet<String>,
     /// Nodes that there are.
     nodes: BTreeSet<String>,
+    /// Nodes that there are not, for which something is set aside, and since when that is known.
+    missing: BTreeMap<String, Instant>,
+    /// Those that are missing for long enough.
+    gone: BTreeSet<String>,
 }
 
 impl Uses {
@@ -77,9 +83,27 @@ impl Uses {
         Some((first, self.unclear.len().saturating_sub(1)))
     }
 
-    /// Whether there is no such node.
+    /// Everything is as it was listed just now. Since when nodes are missing stays.
+    pub(super) fn replace(&mut self, listed: Self) {
+        let missing = std::mem::take(&mut self.missing);
+        *self = Self { missing, ..listed };
+    }
+
+    /// Looks which of those for whom something is set aside are missing.
+    pub(super) fn look_for<'a>(&mut self, nodes: impl Iterator<Item = &'a str>, now: Instant) {
+        let before = std::mem::take(&mut self.missing);
+        for node in nodes.filter(|node| !self.nodes.contains(*node)) {
+            let since = before.get(node).copied().unwrap_or(now);
+            self.missing.insert(node.to_owned(), since);
+        }
+        let is_over = |(_, since): &(&String, &Instant)| now.duration_since(**since) >= MISSING;
+        let gone = self.missing.iter().filter(is_over);
+        self.gone = gone.map(|(node, _)| node.clone()).collect();
+    }
+
+    /// Whether there is no such node any more.
     pub(super) fn is_gone(&self, node: &str) -> bool {
-        !self.nodes.contains(node)
+        self.gone.contains(node)
     }
 
     /// What nodes say of a namespace to quotas of the cluster.

@@ -159,6 +159,7 @@ impl Quotas {
         for (name, _) in notes.into_values() {
             records.remove(RECORDS, &name)?;
         }
+        self.lock().has_looked = true;
         if retained != before {
             self.lock().retained = retained;
             self.changes.notify_one();

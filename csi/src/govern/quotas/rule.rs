@@ -6,7 +6,7 @@ use tonnage_cache::path::Escaped;
 
 use crate::crd::{CacheQuota, Reservation};
 use crate::egress::quota::Quota;
-use crate::egress::reservation::Row;
+use crate::egress::reservation::{Ledger, Row};
 
 /// All quotas, by namespace and name.
 pub(super) type Rules = BTreeMap<String, BTreeMap<String, Rule>>;
@@ -17,27 +17,26 @@ pub(super) struct Rule {
     pub(super) quota: Quota,
     /// Bytes that are set aside for other nodes, as the controller wrote last.
     pub(super) elsewhere: u64,
-    /// What is set aside for this one.
+    /// What is set aside for this one, and whether anything was.
     pub(super) row: Row,
+    pub(super) has_row: bool,
 }
 
 impl Rule {
     pub(super) fn of(object: &CacheQuota, node: &str) -> Self {
         let status = object.status.as_ref();
         let rows = status.and_then(|status| status.reserved.as_ref());
-        let (mut elsewhere, mut row) = (0u64, Row::default());
-        for reservation in rows.into_iter().flatten() {
-            let read = row_of(reservation);
-            if reservation.node == node {
-                row = read;
-            } else {
-                elsewhere = elsewhere.saturating_add(read.bytes);
-            }
-        }
+        let rows = rows.into_iter().flatten();
+        let above = status.and_then(|status| status.reserved_above);
+        let ledger = ledger_of(rows, above);
+        let others = ledger.rows.iter().filter(|(name, _)| *name != node);
+        let elsewhere = others.fold(0u64, |sum, (_, row)| sum.saturating_add(row.bytes));
+        let (row, has_row) = ledger.row(node);
         Self {
             quota: Quota::of(object),
             elsewhere,
             row,
+            has_row,
         }
     }
 
@@ -51,6 +50,7 @@ impl Rule {
             },
             elsewhere: 0,
             row: Row::default(),
+            has_row: false,
         }
     }
 
@@ -60,11 +60,22 @@ impl Rule {
     }
 }
 
-/// A row as it is computed with; less than nothing is nothing.
-pub(crate) fn row_of(reservation: &Reservation) -> Row {
-    Row {
-        bytes: u64::try_from(reservation.bytes).unwrap_or(0),
-        seq: u64::try_from(reservation.seq).unwrap_or(0),
+/// A status' reservations as they are computed with; less than nothing is nothing.
+pub(crate) fn ledger_of<'a>(
+    rows: impl Iterator<Item = &'a Reservation>,
+    above: Option<i64>,
+) -> Ledger {
+    let number = |number: i64| u64::try_from(number).unwrap_or(0);
+    let rows = rows.map(|it| {
+        let row = Row {
+            bytes: number(it.bytes),
+            seq: number(it.seq),
+        };
+        (it.node.clone(), row)
+    });
+    Ledger {
+        rows: rows.collect(),
+        above: above.map_or(0, number),
     }
 }
 
@@ -86,7 +97,7 @@ mod tests {
                 {"node": "gpu-2", "bytes": 30, "seq": 9},
                 {"node": "gpu-3", "bytes": -7, "seq": -1},
                 {"node": "gpu-4", "bytes": 5},
-            ]},
+            ], "reservedAbove": 8},
         }))
         .unwrap();
         let of = |node: &str| {
@@ -96,6 +107,6 @@ mod tests {
         let row = |bytes, seq| Row { bytes, seq };
         assert_eq!(of("gpu-1"), (row(40, 3), 35));
         assert_eq!(of("gpu-3"), (row(0, 0), 75));
-        assert_eq!(of("gpu-9"), (row(0, 0), 75));
+        assert_eq!(of("gpu-9"), (row(0, 7), 75));
     }
 }

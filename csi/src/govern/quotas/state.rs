@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::place::is_at;
 use super::retained::Retained;
-use super::{Asked, Look, Refused, Rule, Rules, Shown, Use, WaiterId};
+use super::{Asked, Look, Refused, Rules, Shown, WaiterId};
 use crate::egress::quota::{Exceeded, Place, Quota, Usage, decide};
-use crate::egress::reservation::{Claim, Report, Row};
+use crate::egress::reservation::Claim;
 use crate::volume::VolumeId;
 
 /// The place of a waiter among those who use something.
@@ -32,7 +32,7 @@ pub(super) struct Seat {
 /// What waits for the controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wish {
-    bytes: u64,
+    pub(super) bytes: u64,
     /// Name of the quota that is to set it aside.
     quota: String,
 }
@@ -66,16 +66,20 @@ pub(super) struct State {
     pub(super) rules: Option<Rules>,
     pub(super) seats: HashMap<WaiterId, Seat>,
     pub(super) retained: Vec<Retained>,
+    /// Whether that was looked at: what is here is not known before.
+    pub(super) has_looked: bool,
     pub(super) look: Option<Arc<Look>>,
     /// The highest number of a report of this node that others may know of; `None` until that is known.
     pub(super) floor: Option<u64>,
     /// What was reported of namespaces. It stays as long as the service runs: numbers never come twice.
-    claims: BTreeMap<String, Claim>,
+    pub(super) claims: BTreeMap<String, Claim>,
     serial: u64,
 }
 
 /// A volume that is decided about.
-struct Candidate<'a> {
+pub(super) struct Candidate<'a> {
+    /// In the order of coming; beyond all others while it has no seat.
+    serial: u64,
     namespace: &'a str,
     volume: &'a VolumeId,
     place: &'a str,
@@ -87,6 +91,7 @@ impl State {
             rules,
             seats: HashMap::new(),
             retained: Vec::new(),
+            has_looked: false,
             look: None,
             floor: None,
             claims: BTreeMap::new(),
@@ -114,8 +119,10 @@ impl State {
         self.seats.remove(&waiter);
         // Of a load that runs for others, the size is known already.
         let mut fellows = self.seats.values().filter(|seat| seat.load == load);
-        let bytes = fellows.find_map(|seat| seat.bytes);
+        let bytes =
+            fellows.find_map(|seat| seat.bytes.or(seat.wish.as_ref().map(|wish| wish.bytes)));
         let candidate = Candidate {
+            serial: u64::MAX,
             namespace: &namespace,
             volume: &waiter.volume,
             place: &place,
@@ -206,7 +213,7 @@ impl State {
     }
 
     /// Decides about one waiter; what was decided before stays.
-    fn settle(&mut self, waiter: &WaiterId, bytes: u64) -> Outcome {
+    pub(super) fn settle(&mut self, waiter: &WaiterId, bytes: u64) -> Outcome {
         let Some(seat) = self.seats.get(waiter).cloned() else {
             return Outcome::Go;
         };
@@ -218,6 +225,7 @@ impl State {
         }
         let decided = self.check(
             &Candidate {
+                serial: seat.serial,
                 namespace: &seat.namespace,
                 volume: &waiter.volume,
                 place: &seat.place,
@@ -263,10 +271,17 @@ impl State {
         );
         let quotas: Vec<Quota> = rules.values().map(|rule| rule.quota.clone()).collect();
         decide(&quotas, Place::Node, used, bytes.unwrap_or(0))?;
+        // Who came earlier and waits for the controller comes first: of two for which there is room for one, one is refused.
+        let earlier = |seat: &Seat| {
+            let wish = seat.wish.as_ref();
+            let wish = wish.filter(|_| seat.serial < candidate.serial);
+            seat.bytes.or(wish.map(|wish| wish.bytes))
+        };
+        let ahead = self.usage(&shown, candidate.namespace, earlier, Some(candidate));
         let mut not_yet = None;
         for rule in rules.values() {
             let everywhere = Usage {
-                logical_bytes: used.logical_bytes.saturating_add(rule.elsewhere),
+                logical_bytes: ahead.logical_bytes.saturating_add(rule.elsewhere),
                 ..used
             };
             let quota = from_ref(&rule.quota);
@@ -282,7 +297,7 @@ impl State {
     }
 
     /// What a namespace uses here, a candidate aside, whose place is then taken as shown. Seats have bytes as `of` says.
-    fn usage(
+    pub(super) fn usage(
         &self,
         shown: &[Shown],
         namespace: &str,
@@ -325,90 +340,7 @@ impl State {
         }
     }
 
-    /// What is to be said of each namespace.
-    pub(super) fn uses(&mut self) -> Vec<Use> {
-        let shown = self.shown();
-        let mut contents: BTreeMap<&str, BTreeSet<_>> = BTreeMap::new();
-        for it in &shown {
-            contents
-                .entry(&it.namespace)
-                .or_default()
-                .insert(it.manifest);
-        }
-        for it in &self.retained {
-            for namespace in &it.namespaces {
-                contents.entry(namespace).or_default().insert(it.manifest);
-            }
-        }
-        for seat in self.seats.values().filter(|seat| seat.refusal.is_none()) {
-            contents.entry(&seat.namespace).or_default();
-        }
-        // What is set aside for nobody is given back.
-        for namespace in self.rules.iter().flat_map(BTreeMap::keys) {
-            let holds = self.rows_of(namespace).iter().any(|row| row.bytes > 0);
-            let claim = self.claims.get(namespace);
-            if holds || claim.is_some_and(|claim| !claim.is_over()) {
-                contents.entry(namespace).or_default();
-            }
-        }
-        let is_governed = |namespace: &str| {
-            let rules = self.rules.as_ref().and_then(|rules| rules.get(namespace));
-            rules.is_some_and(|rules| !rules.is_empty())
-        };
-        let wished = |seat: &Seat| seat.bytes.or(seat.wish.as_ref().map(|wish| wish.bytes));
-        let uses = contents.into_iter().map(|(namespace, contents)| {
-            let wanted = self.usage(&shown, namespace, wished, None);
-            let it = Use {
-                namespace: namespace.to_owned(),
-                usage: self.usage(&shown, namespace, |seat| seat.bytes, None),
-                contents,
-                is_governed: is_governed(namespace),
-                report: None,
-            };
-            (it, wanted.logical_bytes)
-        });
-        let uses: Vec<(Use, u64)> = uses.collect();
-        let reported = uses.into_iter().map(|(it, wants)| Use {
-            report: self.report(&it, wants),
-            ..it
-        });
-        reported.collect()
-    }
-
-    /// What is said to quotas that count the cluster, if there are some.
-    fn report(&mut self, it: &Use, wants: u64) -> Option<Report> {
-        let rows = self.rows_of(&it.namespace);
-        let floor = self.floor.filter(|_| !rows.is_empty())?;
-        let claim = self.claims.entry(it.namespace.clone()).or_default();
-        Some(claim.report(it.usage.logical_bytes, wants, floor, &rows))
-    }
-
-    /// What quotas of the cluster have set aside for a namespace here.
-    fn rows_of(&self, namespace: &str) -> Vec<Row> {
-        let rules = self.rules.as_ref().and_then(|rules| rules.get(namespace));
-        let rules = rules.into_iter().flat_map(BTreeMap::values);
-        rules
-            .filter(|rule| rule.counts_the_cluster())
-            .map(|rule| rule.row)
-            .collect()
-    }
-
-    pub(super) fn counts_the_cluster(&self) -> bool {
-        let Some(rules) = &self.rules else {
-            return false;
-        };
-        let counts = |namespace: &String| {
-            let rules = rules.get(namespace);
-            rules.is_some_and(|rules| rules.values().any(Rule::counts_the_cluster))
-        };
-        let mut seated = self.seats.values().map(|seat| &seat.namespace);
-        let mut held = self.claims.iter().filter(|(_, claim)| !claim.is_over());
-        seated.any(counts)
-            || held.any(|(namespace, _)| counts(namespace))
-            || self.shown().iter().map(|it| &it.namespace).any(counts)
-    }
-
-    fn shown(&self) -> Vec<Shown> {
+    pub(super) fn shown(&self) -> Vec<Shown> {
         self.look.as_ref().map_or_else(Vec::new, |look| look())
     }
 }

@@ -49,7 +49,9 @@ impl Node {
         .unwrap();
         let rule = Rule::of(&object, "gpu-1");
         let named = BTreeMap::from([("q".to_owned(), rule)]);
-        self.quotas.lock().rules = Some(Rules::from([("team-a".to_owned(), named)]));
+        let mut state = self.quotas.lock();
+        state.rules = Some(Rules::from([("team-a".to_owned(), named)]));
+        state.has_looked = true;
     }
 
     /// A pod of `team-a` asks.

@@ -79,6 +79,7 @@ impl Reader {
                 self.quotas.lock().rules = Some(rules);
                 self.quotas.reconsider();
                 self.quotas.changes.notify_one();
+                self.quotas.wishes.notify_one();
             }
             Event::Apply(object) => {
                 let rule = self.rule(&object);
@@ -95,7 +96,9 @@ impl Reader {
         drop(state);
         self.quotas.reconsider();
         if is_news {
+            // What is here is to be known before anything is set aside by a quota that is new.
             self.quotas.changes.notify_one();
+            self.quotas.wishes.notify_one();
         }
     }
 

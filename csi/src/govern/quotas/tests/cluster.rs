@@ -97,9 +97,9 @@ async fn of_a_shared_load_whoever_has_no_reservation_waits_alone() {
     let free = other.waiter.clone();
     node.ask(other).unwrap();
     node.sized("v", 11).unwrap();
-    assert_eq!(node.quotas.settled(&free).await, Ok(()));
+    assert_eq!(node.quotas.settled(&free, 11 * GIB).await, Ok(()));
     let poor = waiter("p1", "v");
-    let mut settled = Box::pin(node.quotas.settled(&poor));
+    let mut settled = Box::pin(node.quotas.settled(&poor, 11 * GIB));
     assert!(futures::poll!(settled.as_mut()).is_pending());
     assert_eq!(node.reports(), Some((0, 11, 7)));
     node.sets_aside(11, 7, 0);
@@ -144,7 +144,7 @@ async fn nothing_is_reported_or_let_in_until_it_is_known_where_the_numbers_begin
     assert_eq!(node.reports(), Some((0, 1, 13)));
     let wait = Duration::from_millis(1);
     let waiter = waiter("p1", "a");
-    let settled = node.quotas.settled(&waiter);
+    let settled = node.quotas.settled(&waiter, GIB);
     assert!(timeout(wait, settled).await.is_err());
     node.sets_aside(1, 13, 0);
     node.sized("a", 1).unwrap();
@@ -155,4 +155,54 @@ fn what_a_predecessor_left_is_given_back_though_nobody_asks() {
     let node = node();
     node.sets_aside(50, 9, 0);
     assert_eq!(node.reports(), Some((0, 0, 10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_volumes_that_wait_the_later_is_refused_where_there_is_room_for_one() {
+    let node = node();
+    node.enter("p1", "a").unwrap();
+    node.enter("p2", "b").unwrap();
+    assert_eq!(node.quotas.size_is("a", 60 * GIB), None);
+    let refused = sentence(node.sized("b", 60));
+    assert!(
+        refused.contains("in the cluster have 60.0 GiB"),
+        "{refused}"
+    );
+    assert_eq!(node.reports(), Some((0, 60, 7)));
+    node.sets_aside(60, 7, 0);
+    node.sized("a", 60).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_joins_a_load_of_which_nobody_knows_the_size_is_decided_about_at_its_end() {
+    let node = Node::with(&json!({"perNode": {"logicalBytes": "10Gi"}}));
+    let free = |pod: &str| Asked {
+        load: "v".to_owned(),
+        ..asked("team-b", pod, "w")
+    };
+    let first = free("p1");
+    node.ask(first.clone()).unwrap();
+    node.sized("v", 11).unwrap();
+    node.ask(free("p2")).unwrap();
+    // Whoever knew the size has gone.
+    node.leave(&first.waiter);
+    node.quotas
+        .lock()
+        .seats
+        .values_mut()
+        .for_each(|seat| seat.bytes = None);
+    node.enter("p3", "v").unwrap();
+    let refused = node.quotas.settled(&waiter("p3", "v"), 11 * GIB).await;
+    assert!(matches!(refused, Err(Refused::Exceeded(_))), "{refused:?}");
+}
+
+#[test]
+fn who_has_said_something_with_a_number_goes_on_so_without_a_limit() {
+    let node = node();
+    node.sets_aside(20, 6, 0);
+    assert_eq!(node.reports(), Some((0, 0, 7)));
+    node.set(&json!({"perNode": {"volumes": 9}}), &Value::Null);
+    node.enter("p1", "a").unwrap();
+    assert_eq!(node.quotas.size_is("a", 5 * GIB), Some(Ok(())));
+    assert_eq!(node.reports(), Some((5, 5, 8)));
 }
