@@ -123,6 +123,11 @@ pub struct Share {
 }
 
 impl Share {
+    /// The pool.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Takes a buffer, waiting while all are in use or the payer has its share. Cancel safe.
     pub async fn take(&self) -> Buffer {
         let permit = Arc::clone(&self.permits).acquire_owned().await;

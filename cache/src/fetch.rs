@@ -217,7 +217,6 @@ impl Fetcher {
         let context = Arc::new(Context {
             store: Arc::clone(&self.store),
             gate: Arc::clone(&self.gate),
-            pool: self.pool.clone(),
             buffers: self.pool.share(&party.payer),
             clock: Arc::clone(&self.clock),
             settings: self.settings.clone(),

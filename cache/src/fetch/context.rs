@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::{Pool, Share};
+use crate::buffer::Share;
 use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::gate::Gate;
@@ -25,8 +25,7 @@ use super::settings::Settings;
 pub(super) struct Context {
     pub(super) store: Arc<Store>,
     pub(super) gate: Arc<dyn Gate>,
-    pub(super) pool: Pool,
-    /// The payer's of the pool.
+    /// What the payer may have of the node's buffers.
     pub(super) buffers: Share,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,

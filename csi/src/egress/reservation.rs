@@ -21,6 +21,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::crd::{CacheQuotaStatus, Reservation};
+
 /// What is set aside for a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Row {
@@ -51,6 +53,37 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// What a quota's status says; less than nothing is nothing.
+    pub fn read(status: Option<&CacheQuotaStatus>) -> Self {
+        let number = |number: i64| u64::try_from(number).unwrap_or(0);
+        let rows = status.and_then(|status| status.reserved.as_ref());
+        let rows = rows.into_iter().flatten().map(|it| {
+            let row = Row {
+                bytes: number(it.bytes),
+                seq: number(it.seq),
+            };
+            (it.node.clone(), row)
+        });
+        Self {
+            rows: rows.collect(),
+            above: status
+                .and_then(|status| status.reserved_above)
+                .map_or(0, number),
+        }
+    }
+
+    /// The same as a status has it: the rows, and the number, if there is one.
+    pub fn written(self) -> (Vec<Reservation>, Option<i64>) {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let rows = self.rows.into_iter().map(|(node, row)| Reservation {
+            node,
+            bytes: signed(row.bytes),
+            seq: signed(row.seq),
+        });
+        let above = (self.above > 0).then(|| signed(self.above));
+        (rows.collect(), above)
+    }
+
     /// A node's row, and whether there is one.
     pub fn row(&self, node: &str) -> (Row, bool) {
         let absent = Row {
@@ -83,21 +116,14 @@ pub fn set_aside(
         next.remove(node, row.seq);
     }
     // Rows go first to those that have something.
-    let mut reports: Vec<(&String, &Report)> = reports.iter().collect();
+    let reports = reports.iter().filter(|(node, _)| !is_gone(node));
+    let mut reports: Vec<(&String, &Report)> = reports.collect();
     reports.sort_by_key(|(node, report)| (report.has == 0, *node));
     let mut wishes: Vec<(u64, &String)> = Vec::new();
     for (node, report) in &reports {
         let (row, is_there) = before.row(node);
-        let is_there = is_there && !is_gone(node);
-        let row = if is_there {
-            row
-        } else {
-            Row { bytes: 0, ..row }
-        };
-        if report
-            .seq
-            .is_some_and(|seq| seq < row.seq.max(1) || (!is_there && seq <= row.seq))
-        {
+        let oldest = if is_there { row.seq } else { before.above };
+        if report.seq.is_some_and(|seq| seq < oldest.max(1)) {
             continue;
         }
         let taken = row.after(report);

@@ -263,14 +263,15 @@ impl Keeper {
                     .counts_since
                     .is_none_or(|since| now < since + FOUNDING),
             };
+            let reserved = sum::reserved(&subject, &self.uses);
             let said = known.said.as_ref();
             let is_set_aside = said.is_some_and(|said| {
-                (said.reserved.clone(), said.reserved_above) == sum::reserved(&subject, &self.uses)
+                (&said.reserved, &said.reserved_above) == (&reserved.0, &reserved.1)
             });
             if known.due > now && is_set_aside {
                 return None;
             }
-            let status = sum::status(&subject, &self.uses, written);
+            let status = sum::status(&subject, &self.uses, reserved, written);
             (known.said.as_ref() != Some(&status)).then(|| {
                 (
                     key.clone(),
@@ -303,8 +304,7 @@ impl Keeper {
         let Some(known) = self.quotas.get_mut(key) else {
             return;
         };
-        let counts = known.limits.as_ref();
-        let counts = counts.is_ok_and(|limits| limits.cluster_bytes.is_some());
+        let counts = known.counts_since.is_some();
         known.due = Instant::now() + if counts { SOON } else { LATER };
         known.soonest = Instant::now() + LOOK;
         match outcome {

@@ -44,7 +44,6 @@ mod watch;
 
 pub use place::{is_of, place, place_of};
 pub use retained::keep_looking;
-pub(crate) use rule::ledger_of;
 use rule::{Rule, Rules};
 use state::{Outcome, State};
 pub use stay::Stay;
@@ -247,20 +246,22 @@ impl Quotas {
             let told = self.decisions.notified();
             tokio::pin!(told);
             told.as_mut().enable();
-            let outcome = {
-                let mut state = self.lock();
-                let is_seated = state.seats.contains_key(waiter);
-                is_seated.then(|| state.settle(waiter, bytes))
-            };
+            let outcome = self.lock().settle(waiter, bytes);
             match outcome {
-                Some(Outcome::Go) | None => return Ok(()),
-                Some(Outcome::Refused(refused)) => return Err(refused),
-                Some(Outcome::Waits) => self.wishes.notify_one(),
+                Outcome::Go => return Ok(()),
+                Outcome::Refused(refused) => return Err(refused),
+                Outcome::Waits => self.wishes.notify_one(),
             }
             if timeout_at(last, told).await.is_err() {
                 self.lock().give_up(|other, _| other == waiter);
             }
         }
+    }
+
+    /// The quotas themselves are others. What is here is to be known before anything is set aside by one that is new.
+    fn are_others(&self) {
+        self.changes.notify_one();
+        self.wishes.notify_one();
     }
 
     /// Something was learned, or is free.

@@ -43,10 +43,10 @@ impl Driver {
             .context
             .settings
             .buffers_max
-            .max(self.context.pool.limit());
+            .max(self.context.buffers.pool().limit());
         // Of which the job's payer may not have all.
         let buffers = buffers_of(target.saturating_add(target.div_ceil(7))).min(most);
-        self.context.pool.grow_to(buffers);
+        self.context.buffers.pool().grow_to(buffers);
         self.slots.grow_large(connections_of(buffers));
     }
 

@@ -6,8 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::uses::Uses;
 use crate::crd::{CacheQuotaStatus, MOST_NODES, NodeUse, Reservation, SourceCondition};
 use crate::egress::quota::Limits;
-use crate::egress::reservation::set_aside;
-use crate::govern::quotas::ledger_of;
+use crate::egress::reservation::{Ledger, set_aside};
 use crate::size::ByteSize;
 
 /// The condition's type.
@@ -31,15 +30,19 @@ pub(super) struct Subject<'a> {
     pub(super) is_founding: bool,
 }
 
-/// What is to be said.
-pub(super) fn status(quota: &Subject<'_>, uses: &Uses, now: Timestamp) -> CacheQuotaStatus {
+/// What is to be said, with what is set aside.
+pub(super) fn status(
+    quota: &Subject<'_>,
+    uses: &Uses,
+    (reserved, reserved_above): SetAside,
+    now: Timestamp,
+) -> CacheQuotaStatus {
     let said = quota.before.map(|before| before.nodes.as_slice());
     let nodes = uses.of(quota.namespace, said.unwrap_or_default());
     let sum = |of: fn(&NodeUse) -> i64| nodes.iter().map(of).fold(0, i64::saturating_add);
     let (logical_bytes, volumes) = (sum(|it| it.logical_bytes), sum(|it| it.volumes));
     let plural = if nodes.len() == 1 { "" } else { "s" };
     let words = format!("{} on {} node{plural}", size(logical_bytes), nodes.len());
-    let (reserved, reserved_above) = reserved(quota, uses);
     let mut status = CacheQuotaStatus {
         observed_generation: quota.generation,
         conditions: vec![ready(quota, uses, now)],
@@ -57,42 +60,36 @@ pub(super) fn status(quota: &Subject<'_>, uses: &Uses, now: Timestamp) -> CacheQ
     status
 }
 
-/// What is set aside for nodes, where the cluster is limited, and the number above which reports count. Where it is not limited any more,
-/// rows go with what nodes have; those of a quota that nobody understands stay.
-pub(super) fn reserved(
-    quota: &Subject<'_>,
-    uses: &Uses,
-) -> (Option<Vec<Reservation>>, Option<i64>) {
+/// What is set aside for nodes, and the number above which reports count, as a status has them.
+pub(super) type SetAside = (Option<Vec<Reservation>>, Option<i64>);
+
+/// What is to be set aside, where the cluster is limited. Where it is not limited any more, rows go with what nodes have; those of a quota
+/// that nobody understands stay.
+pub(super) fn reserved(quota: &Subject<'_>, uses: &Uses) -> SetAside {
     let said = quota.before.and_then(|before| before.reserved.as_ref());
     let above = quota.before.and_then(|before| before.reserved_above);
     let Ok(limits) = quota.limits else {
         return (said.cloned(), above);
     };
-    let before = ledger_of(said.into_iter().flatten(), above);
+    let before = Ledger::read(quota.before);
     let is_limited = limits.cluster_bytes.is_some();
     if (!is_limited && before.rows.is_empty()) || (said.is_none() && quota.is_founding) {
         return (None, above);
     }
-    let mut room = MOST_RESERVED;
-    for node in before.rows.keys() {
-        room = room.saturating_sub(node.len().saturating_add(ROW_BYTES));
-    }
+    let size = |node: &str| node.len().saturating_add(ROW_BYTES);
+    let taken = before.rows.keys();
+    let taken = taken.fold(0usize, |sum, node| sum.saturating_add(size(node)));
+    let mut room = MOST_RESERVED.saturating_sub(taken);
     let fits = |node: &str| {
-        let left = room.checked_sub(node.len().saturating_add(ROW_BYTES));
+        let left = room.checked_sub(size(node));
         room = left.unwrap_or(room);
         left.is_some()
     };
     let limit = limits.cluster_bytes.unwrap_or(0);
     let reports = uses.reports(quota.namespace);
     let next = set_aside(limit, &before, &reports, |it| uses.is_gone(it), fits);
-    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let written = next.rows.into_iter().map(|(node, row)| Reservation {
-        node,
-        bytes: signed(row.bytes),
-        seq: signed(row.seq),
-    });
-    let above = (next.above > 0).then(|| signed(next.above));
-    (Some(written.collect()), above)
+    let (rows, above) = next.written();
+    (Some(rows), above)
 }
 
 fn bytes(status: &CacheQuotaStatus) -> usize {
@@ -183,6 +180,11 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    /// With what is to be set aside by then.
+    fn status(quota: &Subject<'_>, uses: &Uses, now: Timestamp) -> CacheQuotaStatus {
+        super::status(quota, uses, reserved(quota, uses), now)
     }
 
     fn said(limits: &Result<Limits, String>, uses: &Uses) -> CacheQuotaStatus {

@@ -62,6 +62,15 @@ struct World {
 }
 
 impl World {
+    /// With a quota of this specification, which takes every write.
+    fn with(spec: &Value, later: Option<(Duration, Value)>) -> Self {
+        Self {
+            quota: quota(spec),
+            later,
+            answers: Vec::new(),
+        }
+    }
+
     async fn serve(mut self, mut server: Server, told: UnboundedSender<Written>) {
         let mut open = Vec::new();
         while let Some((request, respond)) = server.next_request().await {
@@ -140,11 +149,7 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn a_quota_without_a_status_gets_one_and_only_one() {
-    let world = World {
-        quota: quota(&json!({"perNode": {"logicalBytes": "50Gi"}})),
-        later: None,
-        answers: Vec::new(),
-    };
+    let world = World::with(&json!({"perNode": {"logicalBytes": "50Gi"}}), None);
     world
         .tell(async |told| {
             let first = told.recv().await.unwrap();
@@ -184,11 +189,10 @@ async fn news_is_written_in_seconds_where_nodes_wait_for_it_and_in_a_minute_else
         (json!({"cluster": {"logicalBytes": "1Ti"}}), 4),
         (json!({"perNode": {"logicalBytes": "1Ti"}}), 60),
     ] {
-        let world = World {
-            quota: quota(&spec),
-            later: Some((Duration::from_secs(3), cache("gpu-2", 1 << 30))),
-            answers: Vec::new(),
-        };
+        let world = World::with(
+            &spec,
+            Some((Duration::from_secs(3), cache("gpu-2", 1 << 30))),
+        );
         world
             .tell(async |told| {
                 let first = told.recv().await.unwrap();
@@ -207,11 +211,10 @@ async fn news_is_written_in_seconds_where_nodes_wait_for_it_and_in_a_minute_else
 async fn a_node_that_cannot_be_understood_counts_as_before_and_the_quota_says_so() {
     let mut rubbish = cache("gpu-1", 0);
     rubbish["status"]["namespaces"] = json!("many");
-    let world = World {
-        quota: quota(&json!({"cluster": {"logicalBytes": "1Ti"}})),
-        later: Some((Duration::from_secs(3), rubbish)),
-        answers: Vec::new(),
-    };
+    let world = World::with(
+        &json!({"cluster": {"logicalBytes": "1Ti"}}),
+        Some((Duration::from_secs(3), rubbish)),
+    );
     world
         .tell(async |told| {
             told.recv().await.unwrap();
@@ -232,11 +235,10 @@ async fn nothing_is_set_aside_before_nodes_can_have_said_what_they_have() {
     let line = &mut asking["status"]["namespaces"][0];
     line["wantedBytes"] = json!(30_i64 << 30);
     line["seq"] = json!(7);
-    let world = World {
-        quota: quota(&json!({"cluster": {"logicalBytes": "1Ti"}})),
-        later: Some((Duration::from_secs(3), asking)),
-        answers: Vec::new(),
-    };
+    let world = World::with(
+        &json!({"cluster": {"logicalBytes": "1Ti"}}),
+        Some((Duration::from_secs(3), asking)),
+    );
     world
         .tell(async |told| {
             let first = told.recv().await.unwrap();
@@ -255,9 +257,8 @@ async fn nothing_is_set_aside_before_nodes_can_have_said_what_they_have() {
 async fn a_write_that_fails_is_tried_again() {
     for (code, least) in [(409, 1), (403, 10), (500, 10)] {
         let world = World {
-            quota: quota(&json!({"perNode": {"volumes": 1}})),
-            later: None,
             answers: vec![code],
+            ..World::with(&json!({"perNode": {"volumes": 1}}), None)
         };
         world
             .tell(async |told| {
@@ -273,11 +274,7 @@ async fn a_write_that_fails_is_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_quota_that_cannot_be_understood_says_so_once() {
-    let world = World {
-        quota: quota(&json!({"perNode": {"volumes": "many"}})),
-        later: None,
-        answers: Vec::new(),
-    };
+    let world = World::with(&json!({"perNode": {"volumes": "many"}}), None);
     world
         .tell(async |told| {
             let first = told.recv().await.unwrap();

@@ -1,10 +1,10 @@
-//! One `CacheQuota` with what its namespace has on other nodes. Pure.
+//! One `CacheQuota` with what it has set aside, for this node and for others. Pure.
 
 use std::collections::BTreeMap;
 
 use tonnage_cache::path::Escaped;
 
-use crate::crd::{CacheQuota, Reservation};
+use crate::crd::CacheQuota;
 use crate::egress::quota::Quota;
 use crate::egress::reservation::{Ledger, Row};
 
@@ -24,11 +24,7 @@ pub(super) struct Rule {
 
 impl Rule {
     pub(super) fn of(object: &CacheQuota, node: &str) -> Self {
-        let status = object.status.as_ref();
-        let rows = status.and_then(|status| status.reserved.as_ref());
-        let rows = rows.into_iter().flatten();
-        let above = status.and_then(|status| status.reserved_above);
-        let ledger = ledger_of(rows, above);
+        let ledger = Ledger::read(object.status.as_ref());
         let others = ledger.rows.iter().filter(|(name, _)| *name != node);
         let elsewhere = others.fold(0u64, |sum, (_, row)| sum.saturating_add(row.bytes));
         let (row, has_row) = ledger.row(node);
@@ -57,25 +53,6 @@ impl Rule {
     pub(super) fn counts_the_cluster(&self) -> bool {
         let limits = self.quota.limits.as_ref();
         limits.is_ok_and(|limits| limits.cluster_bytes.is_some())
-    }
-}
-
-/// A status' reservations as they are computed with; less than nothing is nothing.
-pub(crate) fn ledger_of<'a>(
-    rows: impl Iterator<Item = &'a Reservation>,
-    above: Option<i64>,
-) -> Ledger {
-    let number = |number: i64| u64::try_from(number).unwrap_or(0);
-    let rows = rows.map(|it| {
-        let row = Row {
-            bytes: number(it.bytes),
-            seq: number(it.seq),
-        };
-        (it.node.clone(), row)
-    });
-    Ledger {
-        rows: rows.collect(),
-        above: above.map_or(0, number),
     }
 }
 

@@ -26,21 +26,19 @@ impl State {
             contents.entry(&seat.namespace).or_default();
         }
         // What is set aside for nobody is given back.
-        for namespace in self.rules.iter().flat_map(BTreeMap::keys) {
-            let rules = self.rules.as_ref().and_then(|rules| rules.get(namespace));
-            let holds = rules.is_some_and(|rules| rules.values().any(|rule| rule.has_row));
+        for (namespace, rules) in self.rules.iter().flatten() {
+            let holds = rules.values().any(|rule| rule.has_row);
             let claim = self.claims.get(namespace);
             if holds || claim.is_some_and(|claim| !claim.is_over()) {
                 contents.entry(namespace).or_default();
             }
         }
         let is_governed = |namespace: &str| {
-            let rules = self.rules.as_ref().and_then(|rules| rules.get(namespace));
+            let rules = self.rules_of(namespace);
             rules.is_some_and(|rules| !rules.is_empty())
         };
-        let wished = |seat: &Seat| seat.bytes.or(seat.wish.as_ref().map(|wish| wish.bytes));
         let uses = contents.into_iter().map(|(namespace, contents)| {
-            let wanted = self.usage(&shown, namespace, wished, None);
+            let wanted = self.usage(&shown, namespace, Seat::asked, None);
             let it = Use {
                 namespace: namespace.to_owned(),
                 usage: self.usage(&shown, namespace, |seat| seat.bytes, None),
@@ -71,8 +69,8 @@ impl State {
 
     /// What quotas of the cluster have set aside for a namespace here.
     fn rows_of(&self, namespace: &str) -> Vec<Row> {
-        let rules = self.rules.as_ref().and_then(|rules| rules.get(namespace));
-        let rules = rules.into_iter().flat_map(BTreeMap::values);
+        let rules = self.rules_of(namespace).into_iter();
+        let rules = rules.flat_map(BTreeMap::values);
         rules
             .filter(|rule| rule.counts_the_cluster())
             .map(|rule| rule.row)
@@ -80,11 +78,8 @@ impl State {
     }
 
     pub(super) fn counts_the_cluster(&self) -> bool {
-        let Some(rules) = &self.rules else {
-            return false;
-        };
         let counts = |namespace: &String| {
-            let rules = rules.get(namespace);
+            let rules = self.rules_of(namespace);
             rules.is_some_and(|rules| rules.values().any(Rule::counts_the_cluster))
         };
         let mut seated = self.seats.values().map(|seat| &seat.namespace);

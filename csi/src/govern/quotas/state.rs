@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::place::is_at;
 use super::retained::Retained;
-use super::{Asked, Look, Refused, Rules, Shown, WaiterId};
+use super::{Asked, Look, Refused, Rule, Rules, Shown, WaiterId};
 use crate::egress::quota::{Exceeded, Place, Quota, Usage, decide};
 use crate::egress::reservation::Claim;
 use crate::volume::VolumeId;
@@ -29,10 +29,17 @@ pub(super) struct Seat {
     pub(super) stays: usize,
 }
 
+impl Seat {
+    /// Bytes that were let in or wait for the controller.
+    pub(super) fn asked(&self) -> Option<u64> {
+        self.bytes.or(self.wish.as_ref().map(|wish| wish.bytes))
+    }
+}
+
 /// What waits for the controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wish {
-    pub(super) bytes: u64,
+    bytes: u64,
     /// Name of the quota that is to set it aside.
     quota: String,
 }
@@ -119,8 +126,7 @@ impl State {
         self.seats.remove(&waiter);
         // Of a load that runs for others, the size is known already.
         let mut fellows = self.seats.values().filter(|seat| seat.load == load);
-        let bytes =
-            fellows.find_map(|seat| seat.bytes.or(seat.wish.as_ref().map(|wish| wish.bytes)));
+        let bytes = fellows.find_map(Seat::asked);
         let candidate = Candidate {
             serial: u64::MAX,
             namespace: &namespace,
@@ -247,14 +253,18 @@ impl State {
         outcome
     }
 
+    /// The quotas of a namespace, if it has some.
+    pub(super) fn rules_of(&self, namespace: &str) -> Option<&BTreeMap<String, Rule>> {
+        self.rules.as_ref()?.get(namespace)
+    }
+
     pub(super) fn refusal(&self, waiter: &WaiterId) -> Option<Refused> {
         self.seats.get(waiter)?.refusal.clone()
     }
 
     /// Whether a namespace may have this volume with so many bytes, if they are known, beside all others that it has.
     fn check(&self, candidate: &Candidate<'_>, bytes: Option<u64>) -> Result<(), No> {
-        let rules = self.rules.as_ref();
-        let Some(rules) = rules.and_then(|rules| rules.get(candidate.namespace)) else {
+        let Some(rules) = self.rules_of(candidate.namespace) else {
             return Ok(());
         };
         let shown = self.shown();
@@ -271,25 +281,30 @@ impl State {
         );
         let quotas: Vec<Quota> = rules.values().map(|rule| rule.quota.clone()).collect();
         decide(&quotas, Place::Node, used, bytes.unwrap_or(0))?;
+        if !rules.values().any(Rule::counts_the_cluster) {
+            return Ok(());
+        }
         // Who came earlier and waits for the controller comes first: of two for which there is room for one, one is refused.
         let earlier = |seat: &Seat| {
-            let wish = seat.wish.as_ref();
-            let wish = wish.filter(|_| seat.serial < candidate.serial);
-            seat.bytes.or(wish.map(|wish| wish.bytes))
+            if seat.serial < candidate.serial {
+                seat.asked()
+            } else {
+                seat.bytes
+            }
         };
         let ahead = self.usage(&shown, candidate.namespace, earlier, Some(candidate));
+        let wants = bytes.map(|bytes| used.logical_bytes.saturating_add(bytes));
+        let claim = self.claims.get(candidate.namespace);
         let mut not_yet = None;
-        for rule in rules.values() {
+        for rule in rules.values().filter(|rule| rule.counts_the_cluster()) {
             let everywhere = Usage {
                 logical_bytes: ahead.logical_bytes.saturating_add(rule.elsewhere),
                 ..used
             };
             let quota = from_ref(&rule.quota);
             decide(quota, Place::Cluster, everywhere, bytes.unwrap_or(0))?;
-            let wants = bytes.map(|bytes| used.logical_bytes.saturating_add(bytes));
-            let claim = self.claims.get(candidate.namespace);
             let usable = claim.map_or(0, |claim| claim.usable(rule.row));
-            if rule.counts_the_cluster() && wants.is_some_and(|wants| wants > usable) {
+            if wants.is_some_and(|wants| wants > usable) {
                 not_yet.get_or_insert_with(|| rule.quota.name.clone());
             }
         }

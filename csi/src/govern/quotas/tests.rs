@@ -124,6 +124,14 @@ fn asked(namespace: &str, pod: &str, volume: &str) -> Asked {
     }
 }
 
+/// A pod of a namespace without quotas that waits for the load of `v`, too.
+fn neighbour(pod: &str) -> Asked {
+    Asked {
+        load: "v".to_owned(),
+        ..asked("team-b", pod, "w")
+    }
+}
+
 fn sentence<T: fmt::Debug, E: fmt::Display>(outcome: Result<T, E>) -> String {
     outcome.map_err(|error| error.to_string()).unwrap_err()
 }
@@ -190,10 +198,7 @@ fn of_many_loads_at_once_as_many_are_let_in_as_fit() {
 async fn a_shared_load_goes_on_without_the_namespace_that_has_no_room() {
     let node = Node::with(&json!({"perNode": {"logicalBytes": "10Gi"}}));
     node.enter("p1", "v").unwrap();
-    let other = Asked {
-        load: "v".to_owned(),
-        ..asked("team-b", "p2", "w")
-    };
+    let other = neighbour("p2");
     let free = other.waiter.clone();
     node.ask(other).unwrap();
     let poor = waiter("p1", "v");
@@ -215,11 +220,7 @@ async fn a_shared_load_goes_on_without_the_namespace_that_has_no_room() {
 #[test]
 fn who_joins_a_load_of_known_size_is_decided_about_at_once() {
     let node = Node::with(&json!({"perNode": {"logicalBytes": "10Gi"}}));
-    let rich = Asked {
-        load: "v".to_owned(),
-        ..asked("team-b", "p1", "w")
-    };
-    node.ask(rich).unwrap();
+    node.ask(neighbour("p1")).unwrap();
     node.sized("v", 11).unwrap();
     let refused = sentence(node.enter("p2", "v"));
     assert!(refused.starts_with("the volume has 11.0 GiB"), "{refused}");

@@ -78,8 +78,7 @@ impl Reader {
                 let rules = std::mem::take(&mut self.listed);
                 self.quotas.lock().rules = Some(rules);
                 self.quotas.reconsider();
-                self.quotas.changes.notify_one();
-                self.quotas.wishes.notify_one();
+                self.quotas.are_others();
             }
             Event::Apply(object) => {
                 let rule = self.rule(&object);
@@ -96,9 +95,7 @@ impl Reader {
         drop(state);
         self.quotas.reconsider();
         if is_news {
-            // What is here is to be known before anything is set aside by a quota that is new.
-            self.quotas.changes.notify_one();
-            self.quotas.wishes.notify_one();
+            self.quotas.are_others();
         }
     }
 

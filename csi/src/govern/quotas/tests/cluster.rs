@@ -90,10 +90,7 @@ async fn what_others_have_is_told_at_once_and_what_could_be_had_only_after_a_whi
 async fn of_a_shared_load_whoever_has_no_reservation_waits_alone() {
     let node = node();
     node.enter("p1", "v").unwrap();
-    let other = Asked {
-        load: "v".to_owned(),
-        ..asked("team-b", "p2", "w")
-    };
+    let other = neighbour("p2");
     let free = other.waiter.clone();
     node.ask(other).unwrap();
     node.sized("v", 11).unwrap();
@@ -176,14 +173,10 @@ async fn of_two_volumes_that_wait_the_later_is_refused_where_there_is_room_for_o
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_joins_a_load_of_which_nobody_knows_the_size_is_decided_about_at_its_end() {
     let node = Node::with(&json!({"perNode": {"logicalBytes": "10Gi"}}));
-    let free = |pod: &str| Asked {
-        load: "v".to_owned(),
-        ..asked("team-b", pod, "w")
-    };
-    let first = free("p1");
+    let first = neighbour("p1");
     node.ask(first.clone()).unwrap();
     node.sized("v", 11).unwrap();
-    node.ask(free("p2")).unwrap();
+    node.ask(neighbour("p2")).unwrap();
     // Whoever knew the size has gone.
     node.leave(&first.waiter);
     node.quotas
