@@ -13,11 +13,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt as _};
 use kube::api::{DynamicObject, ListParams, TypeMeta, WatchParams};
 use kube::core::{ApiResource, WatchEvent};
 use kube::runtime::utils::Backoff as _;
-use kube::runtime::watcher::DefaultBackoff;
+use kube::runtime::watcher::ExponentialBackoff;
 use kube::{Api, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tonnage_cache::clock::Clock;
@@ -35,6 +36,9 @@ const WATCH_SECONDS: (u64, u64) = (20, 290);
 const GRACE: Duration = Duration::from_secs(5);
 /// Between a watch that ended as it should and the next.
 const BREATH: Duration = Duration::from_secs(1);
+/// Shortest and longest time between two attempts; as much again may be added, so that nodes which failed together come one by one. The
+/// longest is shorter than client-go's half a minute: all that waits for rules which are too old waits for it.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(5));
 
 /// Keeps the rules up to date until `stop`.
 pub(super) async fn run(
@@ -54,7 +58,7 @@ pub(super) async fn run(
         clock,
         policies: BTreeMap::new(),
         version: None,
-        backoff: DefaultBackoff::default(),
+        backoff: backoff(),
     };
     loop {
         let pause = tokio::select! {
@@ -77,7 +81,7 @@ struct Keeper {
     policies: BTreeMap<String, Compiled>,
     /// From where changes are to be followed; `None`: all must be listed.
     version: Option<String>,
-    backoff: DefaultBackoff,
+    backoff: ExponentialBackoff,
 }
 
 /// Why changes are not followed now.
@@ -215,6 +219,18 @@ fn watch_seconds<'a>(policies: impl Iterator<Item = &'a Compiled>) -> u32 {
     let staleness = policies.filter_map(|policy| Some(policy.rules().ok()?.max_staleness_seconds));
     let seconds = staleness.min().map_or(most, |strictest| strictest / 3);
     u32::try_from(seconds.clamp(least, most)).unwrap_or(u32::MAX)
+}
+
+fn backoff() -> ExponentialBackoff {
+    let (shortest, longest) = PAUSES;
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(shortest)
+        .with_max_delay(longest);
+    pauses
+        .with_factor(2.0)
+        .with_jitter()
+        .without_max_times()
+        .into()
 }
 
 async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Result<T, Error> {

@@ -18,8 +18,9 @@ STALE = 60
 """Seconds that rules may be old, the least that a policy can say."""
 STOPPED = 120
 """Seconds in which the load has to stop: a run that has begun ends, and the next one begins at the policy's rate."""
-PATIENCE = 150
-"""Seconds in which waiting pods have to start: kubelet and the watch of the rules both try ever more seldom."""
+PATIENCE = 200
+"""Seconds in which waiting pods have to start: kubelet tries again every two minutes at last, the watch of the rules every ten seconds, and a load
+that has begun needs its time."""
 ROLE, POLICIES = "tonnage-node", "egresspolicies"
 SENTENCE = re.compile(
     rf"the policies are (\d+) s old, because nothing newer can be read from the API server, and EgressPolicy {NAME} lets nothing be loaded by policies older "

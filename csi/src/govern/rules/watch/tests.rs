@@ -198,6 +198,21 @@ async fn an_api_server_that_refuses_or_does_not_know_the_resource_says_nothing_a
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_back_is_asked_within_ten_seconds() {
+    beside(async |server, rulebook, _| {
+        for _ in 0..20 {
+            let asked = tokio::time::Instant::now();
+            answer(server, 403, failure(403).to_string()).await;
+            assert!(asked.elapsed() <= Duration::from_secs(10));
+        }
+        answer(server, 200, list(&[]).to_string()).await;
+        quiet().await;
+        assert_eq!(rulebook.snapshot().age, Some(Duration::ZERO));
+    })
+    .await;
+}
+
 #[test]
 fn watches_are_as_short_as_the_strictest_policy_needs() {
     let of = |seconds: &[i64]| {
