@@ -6,7 +6,8 @@
 #
 # The image holds the binary as /<its name>, which is the entry point, the shared libraries and the interpreter that it
 # needs, each at its own path, the certificate authorities of this machine, and the user nonroot (65532). The same input gives
-# the same bytes. Load it with `ctr -n k8s.io images import OUTPUT.tar`, or copy it with `skopeo copy oci-archive:OUTPUT.tar …`.
+# the same bytes. The driver's labels say the workspace's version and the commit that is checked out; VERSION and REVISION say
+# otherwise. Load it with `ctr -n k8s.io images import OUTPUT.tar`, or copy it with `skopeo copy oci-archive:OUTPUT.tar …`.
 set -euo pipefail
 export LC_ALL=C
 umask 022
@@ -60,11 +61,27 @@ architecture() {
   esac
 }
 
-# Paths of the shared libraries and of the interpreter; none for a static binary.
+# number FILE OFFSET BYTES: an unsigned number there.
+number() { od -An "-tu$3" "-j$2" "-N$3" "$1" | tr -d ' \n'; }
+
+# Whether a program header is PT_INTERP (3). Where they are, how long and how many: bytes 32, 54 and 56 of the ELF header.
+is_dynamic() {
+  local at length count
+  at=$(number "$1" 32 8) length=$(number "$1" 54 2) count=$(number "$1" 56 2)
+  for ((; count > 0; count--, at += length)); do
+    [ "$(number "$1" "$at" 4)" -ne 3 ] || return 0
+  done
+  return 1
+}
+
+# Paths of the shared libraries and of the interpreter; none for a static binary. What ldd says of a foreign binary is the same.
 libraries() {
   local said
   if ! said=$(ldd "$1" 2>&1); then
     [[ $said == *"not a dynamic executable"* || $said == *"statically linked"* ]] || fail "ldd $1: $said"
+    if is_dynamic "$1"; then
+      fail "$1 needs shared libraries of another machine or C library ($arch), which are not here: run this where it was built, build it static, or use deploy/Dockerfile"
+    fi
     return 0
   fi
   [[ $said != *"not found"* ]] || fail "a library of $1 is missing here: $(grep 'not found' <<<"$said" | head -1 | xargs)"
@@ -110,6 +127,21 @@ echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 chmod 0755 "$root" "$root/home/nonroot"
 chmod 1777 "$root/tmp"
 
+# The same labels as in deploy/Dockerfile. Of another project's binary only the name is known.
+labels='"org.opencontainers.image.title":"'$program'"'
+if [ "$program" = tonnage ]; then
+  of_workspace() { sed -n "/^\[workspace.package\]/,/^\$/s/^$1 = \"\(.*\)\"\$/\1/p" "$here/Cargo.toml"; }
+  version=${VERSION:-$(of_workspace version)}
+  revision=${REVISION:-$(git -C "$here" rev-parse HEAD 2>/dev/null || echo unknown)}
+  for word in "$version" "$revision"; do
+    [[ $word =~ ^[A-Za-z0-9._+-]+$ ]] || fail "'$word' is neither a version nor a revision"
+  done
+  labels+=',"org.opencontainers.image.description":"CSI driver that stages model weights from object storage on local disk"'
+  labels+=',"org.opencontainers.image.source":"'$(of_workspace repository)'"'
+  labels+=',"org.opencontainers.image.licenses":"'$(of_workspace license)'"'
+  labels+=',"org.opencontainers.image.version":"'$version'","org.opencontainers.image.revision":"'$revision'"'
+fi
+
 # put FILE: moves it into the layout under its digest and prints the digest.
 put() {
   local digest
@@ -125,7 +157,7 @@ layer_size=$(size "$work/layer.tar.gz")
 layer=$(put "$work/layer.tar.gz")
 
 cat >"$work/config.json" <<END
-{"architecture":"$arch","os":"linux","created":"1970-01-01T00:00:00Z","config":{"User":"65532:65532","Env":[$environment],"Entrypoint":["/$program"],"WorkingDir":"/","Labels":{"org.opencontainers.image.title":"$program"}},"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"deploy/image.sh"}]}
+{"architecture":"$arch","os":"linux","created":"1970-01-01T00:00:00Z","config":{"User":"65532:65532","Env":[$environment],"Entrypoint":["/$program"],"WorkingDir":"/","Labels":{$labels}},"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"deploy/image.sh"}]}
 END
 config_size=$(size "$work/config.json")
 config=$(put "$work/config.json")

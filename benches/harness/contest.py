@@ -2,6 +2,7 @@
 was made alike, content verified after the clock has stopped."""
 
 import random
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ LANES = {
     "plain": "memory as it comes",
 }
 IDLE_SECONDS = 15
+MEMORY = "memory GB/s"
+"""How quickly memory was touched just before a run of the hot lane."""
 
 
 @dataclass
@@ -35,6 +38,8 @@ class Contest:
     """Called with (peer, job) after each run, before verification; what it returns goes into the sample's `extra`."""
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    commands: dict[str, str] = field(default_factory=dict)
+    """By peer: what it was called with last."""
 
     def run(self, say) -> "Contest":
         order = random.Random(self.seed)
@@ -55,8 +60,11 @@ class Contest:
 
     def _once(self, peer: Peer, rep: int) -> Sample:
         job = self.job
-        prepare(job, self.lane, self.server)
-        sample = measure.run(peer.command(job), self.server, job.target, peer.env(job))
+        prepared = prepare(job, self.lane, self.server)
+        command = [str(word) for word in peer.command(job)]
+        self.commands[peer.name] = shlex.join(command)
+        sample = measure.run(command, self.server, job.target, peer.env(job))
+        sample.extra.update(prepared)
         if self.then:
             sample.extra.update(self.then(peer, job))
         if self.verify and rep == 0:
@@ -64,16 +72,17 @@ class Contest:
         return sample
 
 
-def prepare(job: Job, lane: str, server: Server) -> None:
-    """An empty target, a warm source, nothing dirty, and memory as the lane wants it."""
+def prepare(job: Job, lane: str, server: Server) -> dict[str, float]:
+    """An empty target, a warm source, nothing dirty, and memory as the lane wants it; how quick that is, where it was made quick."""
     clear(job.target)
     job.target.mkdir(parents=True)
     machine.sync(job.target)
     machine.warm(source_of(job))
     if lane == "hot":
-        machine.heat(job.size * 3 // 2 + machine.GIB // 2)
-    elif lane == "idle":
+        return {MEMORY: machine.heat(job.size * 3 // 2 + machine.GIB // 2) / 1e9}
+    if lane == "idle":
         machine.idle(IDLE_SECONDS)
+    return {}
 
 
 def clear(target: Path) -> None:

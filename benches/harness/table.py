@@ -59,7 +59,7 @@ def _cells(row: Row, rows: list[Row], ranked: str | None, figures: list[str], li
 def _value(row: Row, figure: str) -> str:
     values = row.figures[figure]
     middle = f"{row.median(figure):.3g}" if abs(row.median(figure)) < 1000 else f"{row.median(figure):.0f}"
-    if len(values) < 3 or figure in ("sent ×", "anon MiB", "cached MiB"):
+    if len(values) < 2 or figure in ("sent ×", "anon MiB", "cached MiB"):
         return middle
     noise = " noisy" if spread(values) > NOISY else ""
     return f"{middle} ({min(values):.3g}–{max(values):.3g}){noise}"

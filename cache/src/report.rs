@@ -1,9 +1,11 @@
 //! Where the time of a load went: phases that follow each other and add up to the wall time, bytes by
 //! origin, and live progress. Plain values and atomics; who shows them is decided elsewhere.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::digest::Digest;
 
 /// A stretch of a load. Phases follow each other; `Transfer` is where receiving, hashing and writing overlap.
 #[derive(
@@ -137,7 +139,7 @@ impl Report {
     }
 }
 
-/// Live figures of a running load; every field only grows, but for `total` which is set once known.
+/// Live figures of a running load; every number only grows, but for `total` which is set once known.
 #[derive(Debug, Default)]
 pub struct Progress {
     total: AtomicU64,
@@ -145,6 +147,7 @@ pub struct Progress {
     files_total: AtomicU64,
     files_done: AtomicU64,
     phase: Mutex<Option<Phase>>,
+    revision: Mutex<Option<Digest>>,
 }
 
 /// One look at a [`Progress`].
@@ -169,6 +172,17 @@ impl Progress {
         self.files_total.store(files, Ordering::Relaxed);
     }
 
+    /// Names the revision that is fetched; a load that starts over may have another.
+    pub fn name(&self, revision: Digest) {
+        let mut named = self.revision.lock().unwrap_or_else(PoisonError::into_inner);
+        *named = Some(revision);
+    }
+
+    /// Fingerprint of the revision that is fetched; `None` before it is known, and where nothing is to be fetched.
+    pub fn revision(&self) -> Option<Digest> {
+        *self.revision.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts bytes that are verified and on disk (or were there).
     pub fn add_bytes(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
@@ -181,10 +195,7 @@ impl Progress {
 
     /// Names the running phase.
     pub fn enter(&self, phase: Phase) {
-        *self
-            .phase
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(phase);
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Some(phase);
     }
 
     /// The figures now.
@@ -194,10 +205,7 @@ impl Progress {
             done: self.done.load(Ordering::Relaxed),
             files_total: self.files_total.load(Ordering::Relaxed),
             files_done: self.files_done.load(Ordering::Relaxed),
-            phase: *self
-                .phase
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
+            phase: *self.phase.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 }

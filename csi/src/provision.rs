@@ -1,6 +1,7 @@
 //! From a `CreateVolume` request to a record. Outside of a cluster, the record is what was asked for. In a cluster it is what
 //! the request comes to: the path of the `StorageClass` and of the claim, for a namespace that may read it, and the one revision
-//! that all pods of the claim are going to see. Nothing is downloaded.
+//! that all pods of the claim are going to see. Nothing is downloaded, and what rules of egress let nobody of the namespace load is not
+//! listed.
 //!
 //! **A record is asked for first.** A request that it could have been made for gets it, whatever has changed since: the
 //! annotation of the claim, the source, the files. So a retry returns what was recorded, and a volume never moves.
@@ -18,13 +19,16 @@ use crate::access::namespaces::Namespaces;
 use crate::claims::{self, Claims};
 use crate::crd::{AuthMode, Consumer, RevisionPolicy, SourceSpec};
 use crate::egress::select::covers;
+use crate::govern::rules::Rulebook;
 use crate::sources::Sources;
 use crate::volume::{Attributes, VolumeId};
 use crate::volumes::{Claim, Volume, VolumeRecords};
 
+mod egress;
 mod error;
 mod listings;
 
+use egress::{Egress, Tenant};
 pub use error::{Error, Place};
 use listings::{Listings, Question};
 
@@ -45,6 +49,8 @@ struct Cluster {
     claims: Claims,
     namespaces: Namespaces,
     listings: Listings,
+    /// `None` where nobody governs.
+    egress: Option<Egress>,
 }
 
 impl Provisioner {
@@ -68,12 +74,22 @@ impl Provisioner {
             claims: Claims::new(client.clone()),
             namespaces: Namespaces::new(client, clock),
             listings: Listings::default(),
+            egress: None,
         };
         Self {
             records,
             sources,
             cluster: Some(cluster),
         }
+    }
+
+    /// The same, for claims of namespaces that these rules of egress let load what they ask for.
+    #[must_use]
+    pub fn governed_by(mut self, rulebook: Rulebook, clock: Arc<dyn Clock>) -> Self {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.egress = Some(Egress::new(rulebook, clock));
+        }
+        self
     }
 
     /// The volume of this name, which is made unless it exists. One that could not have been made for this request is
@@ -126,11 +142,35 @@ impl Provisioner {
             wanted.attributes.path = claims::below(&asked.attributes.path, &path)?;
         }
         cluster.check_consumer(&source.spec, &wanted).await?;
+        self.check_egress(cluster, &wanted).await?;
         if is_to_be_resolved(&source.spec, &wanted.attributes)? {
             let resolved = self.resolve(cluster, &wanted, deadline).await?;
             wanted.attributes.revision = Some(resolved);
         }
         own(self.records.create(&wanted).await?, asked)
+    }
+
+    /// Whether the rules of egress let anybody of the claim's namespace load it. Without a claim nobody is known who could be asked about.
+    async fn check_egress(&self, cluster: &Cluster, volume: &Volume) -> Result<(), Error> {
+        let Some(egress) = &cluster.egress else {
+            return Ok(());
+        };
+        let rules = egress.rules()?;
+        let Some(Claim { namespace, .. }) = &volume.claim else {
+            return Ok(());
+        };
+        let labels = if rules.needs_labels() {
+            cluster.namespaces.labels(namespace).await?
+        } else {
+            Arc::default()
+        };
+        let attributes = &volume.attributes;
+        let location = self.sources.locations().find(&attributes.source);
+        let tenant = Tenant {
+            namespace,
+            labels: &labels,
+        };
+        Ok(rules.check(tenant, &location.unwrap_or_default(), attributes)?)
     }
 
     /// The revision that the source shows now, if it is not larger than the claim.

@@ -187,12 +187,10 @@ impl Publisher {
             Ok(None) => return Ok(()),
             Err(error) => return Err(self.give_up(&id, error).await),
         };
-        let authorized = self.parts.clock.monotonic().saturating_sub(started);
-        let hold = self
-            .parts
-            .holds
-            .hold(request.deadline)
-            .saturating_sub(authorized);
+        let since_start = || self.parts.clock.monotonic().saturating_sub(started);
+        let authorized = since_start();
+        let hold = self.parts.holds.hold(request.deadline);
+        let left = || hold.saturating_sub(since_start());
         let call = &joined.call;
         let waited = tokio::select! {
             biased;
@@ -201,7 +199,7 @@ impl Publisher {
                 call.finish();
                 return Err(no_room(joined.admission.as_ref(), refused));
             }
-            waited = call.wait(hold) => waited,
+            waited = call.wait(left()) => waited,
         };
         let loaded = match waited {
             Waited::Working(rate) => return Err(Error::InProgress(rate)),
@@ -220,7 +218,8 @@ impl Publisher {
             }
         };
         // Others of the load may have it, and this one not yet.
-        if let Err(refused) = self.parts.quotas.settled(&id, loaded.report.bytes).await {
+        let settled = self.parts.quotas.settled(&id, loaded.report.bytes, left());
+        if let Err(refused) = settled.await {
             call.finish();
             return Err(no_room(joined.admission.as_ref(), refused));
         }

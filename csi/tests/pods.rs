@@ -10,12 +10,18 @@
 mod crowd;
 #[path = "pods/governing.rs"]
 mod governing;
+#[path = "pods/granter.rs"]
+mod granter;
+#[path = "pods/paper.rs"]
+mod paper;
 #[path = "pods/publishing.rs"]
 mod publishing;
 #[path = "pods/restarts.rs"]
 mod restarts;
 #[path = "pods/retaining.rs"]
 mod retaining;
+#[path = "pods/sharing.rs"]
+mod sharing;
 #[path = "pods/source.rs"]
 mod source;
 #[path = "pods/waiting.rs"]

@@ -3,13 +3,13 @@
 import boto3  # the streamer lists and authenticates with it
 import runai_model_streamer_s3  # noqa: F401
 from runai_model_streamer import SafetensorsStreamer
-from serve import files, serve, words
+from serve import DEVICE, files, serve, words
 
 
 def load(path: str) -> int:
     total = 0
     with SafetensorsStreamer() as streamer:
-        streamer.stream_files(objects(path) if path.startswith("s3://") else files(path))
+        streamer.stream_files(objects(path) if path.startswith("s3://") else files(path), device=DEVICE)
         for _, tensor in streamer.get_tensors():
             total += words(tensor)
     return total

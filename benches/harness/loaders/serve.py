@@ -1,7 +1,7 @@
-"""What the loaders have in common: everything is imported first, then each line of input is a load in a fresh process.
+"""What the loaders have in common: each load has a fresh process, which has imported everything and holds its device before it is asked.
 
-Prints `ready`, then for every line `PATH` one line `SECONDS SUM`: the time from the line to the last byte summed, and the sum
-of all little-endian 64-bit words modulo 2⁶⁴.
+Prints `ready`, then for a line `PATH` one line `SECONDS SUM`, and so on: the time from the line to the last byte summed, and the sum
+of all little-endian 64-bit words modulo 2⁶⁴. The one argument is the device, `cpu` or `cuda:0`.
 """
 
 import os
@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 
 MODULUS = 1 << 64
+DEVICE = sys.argv[1]
 
 
 def serve(load: Callable[[str], int]) -> None:
@@ -18,27 +19,45 @@ def serve(load: Callable[[str], int]) -> None:
     import torch
 
     torch.set_num_threads(1)  # a pool of threads would not live through a fork
-    print("ready", flush=True)
-    for line in sys.stdin:
-        start = time.monotonic()
+    is_open = True
+    while is_open:
         child = os.fork()
         if child == 0:
-            code = 1
-            try:
-                total = load(line.rstrip("\n")) % MODULUS
-                print(time.monotonic() - start, total, flush=True)
-                code = 0
-            except Exception:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
+            os._exit(_one(load))
         _, status = os.waitpid(child, 0)
-        if status != 0:
-            print("failed", flush=True)
+        is_open = os.waitstatus_to_exitcode(status) == 0
+
+
+def _one(load: Callable[[str], int]) -> int:
+    """One load; 1 where there is none left to do. A process of its own meets a GPU that nobody has used in it."""
+    import torch
+
+    if DEVICE != "cpu":
+        words(torch.zeros(1 << 20, dtype=torch.float16, device=DEVICE))
+    print("ready", flush=True)
+    path = _line()
+    if not path:
+        return 1
+    start = time.monotonic()
+    try:
+        total = load(path) % MODULUS
+        print(time.monotonic() - start, total, flush=True)
+    except Exception:
+        traceback.print_exc()
+        print("failed", flush=True)
+    return 0
+
+
+def _line() -> str:
+    """The next line of the input, and nothing behind it: that is for the next process."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return line.decode().rstrip("\n")
 
 
 def words(tensor) -> int:
-    """The sum of a tensor's 64-bit words."""
+    """The sum of a tensor's 64-bit words, wherever it lies."""
     import torch
 
     return int(tensor.view(torch.int64).sum())

@@ -43,7 +43,7 @@ def judge(result, lane, limit, size) -> None:
     peer = best(result.rows, lane, "durable s")
     both = [ours, peer]
     time = ours.median("durable s")
-    hashed = peer.median("durable s") + limit.hash
+    hashed = peer.median("durable s") + limit.b3sum
     discard = result.limits["discard cpu s/GB"]
     result.verdicts += [
         at_most(f"{lane}: durable, ÷ {peer.name}, which checks nothing", time / peer.median("durable s"), 0.95, of=both, figure="durable s"),

@@ -1,6 +1,6 @@
 """How long until a model of eight shards and twelve small files is on the local disk, and does the link idle between files?
 
-Gaps are looked for in a second run over a link that is capped so low that nothing but gaps can leave it unused.
+Gaps are looked for in a second run over a link that is capped at a fraction of what disk and processors can do.
 """
 
 from .. import contest, peers
@@ -43,7 +43,8 @@ def gaps(bench: Bench, result: Result, bucket: str) -> None:
         held = contest.Contest(server, job, [peers.OURS, *PEERS], "plain", reps, then=look, verify=False).run(bench.say)
     for name, samples in held.samples.items():
         figures = {"share of link": [it.extra["share"] for it in samples], "longest gap s": [it.extra["gap"] for it in samples]}
-        result.rows.append(Row(name, "capped link", figures, note=f"{cap / 1e6:.0f} MB/s"))
+        result.rows.append(Row(name, "capped link", figures, command=held.commands[name]))
+    result.notes.append(f"the capped link carries {cap / 1e6:.0f} MB/s")
     ours = result.row("tonnage", "capped link")
     result.verdicts += [
         at_least("share of a capped link, first byte to last", ours.median("share of link"), 0.95, of=[ours], figure="share of link"),

@@ -1,5 +1,5 @@
-//! Gates of the hot path: bytes, memory, system calls and processor time of a stage by the real program. Wall time is
-//! never asserted.
+//! Gates of the hot path: bytes, memory, system calls and processor time of a stage by the real program, and what governance adds to
+//! it. Wall time is never asserted.
 //!
 //! `cargo test -p tonnage-benches --release --test gates -- --test-threads=1 --nocapture` shows the figures too. Each
 //! bound is what was measured when it was set (said beside it) and room for other machines; who makes the path cheaper
@@ -12,6 +12,7 @@
     reason = "a gate that meets what it does not expect fails; it shows what it has measured"
 )]
 
+mod governed;
 mod program;
 mod stand;
 

@@ -30,6 +30,7 @@ impl Cache {
             ..Report::default()
         };
         options.progress.expect(report.bytes, report.files);
+        options.progress.name(revision.fingerprint);
         let guard = self.store.leases().guard_stage();
         let digests = self
             .gather(reference, revision, options, &mut report)

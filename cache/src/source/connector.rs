@@ -38,6 +38,7 @@ mod failure;
 mod link;
 mod mark;
 mod pool;
+mod resolver;
 mod target;
 mod tls;
 mod wire;
@@ -45,6 +46,7 @@ mod wire;
 pub(super) use body::ReplyBody;
 use link::{Link, Sent};
 use pool::Pool;
+use resolver::{Resolver, SystemResolver};
 use target::{Target, Targets};
 use wire::Wire;
 
@@ -69,7 +71,9 @@ struct Inner {
     rules: AddressRules,
     /// The one address that this transport may reach, whatever the rules say; `None`: the rules decide.
     only: Option<IpAddr>,
+    /// Addresses of hosts that are not looked up.
     hosts: BTreeMap<String, IpAddr>,
+    resolver: Box<dyn Resolver>,
     authorities: tls::Authorities,
     tls: OnceCell<tokio_rustls::TlsConnector>,
     connect_timeout: Duration,
@@ -135,6 +139,7 @@ impl Transport {
             rules: config.address_rules(),
             only,
             hosts,
+            resolver: Box::new(SystemResolver),
             authorities: tls::Authorities::of(config),
             tls: OnceCell::new(),
             connect_timeout: seconds(config.connect_timeout_seconds, CONNECT_TIMEOUT),
@@ -312,3 +317,6 @@ impl object_store::client::HttpConnector for Transport {
         Ok(object_store::client::HttpClient::new(self.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,12 @@ pub const MOST_NODES: usize = 64;
     printcolumn(name = "Used", type_ = "string", json_path = ".status.used"),
     printcolumn(name = "Fullest", type_ = "string", json_path = ".status.fullest"),
     printcolumn(
+        name = "Changed by",
+        type_ = "string",
+        json_path = ".metadata.annotations.tonnage\\.dev/changed-by",
+        priority = 1
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"

@@ -47,11 +47,24 @@ pub const MOST_BUDGETS: usize = 6;
         type_ = "string",
         json_path = ".status.scarcest.windowEnd"
     ),
+    printcolumn(
+        name = "Used most",
+        // Of the first budget: a path finds no largest one, and every budget is charged with the same bytes.
+        type_ = "string",
+        json_path = ".status.budgets[0].topUsers[0].namespace",
+        priority = 1
+    ),
     printcolumn(name = "Cost", type_ = "string", json_path = ".status.cost"),
     printcolumn(
         name = "Denied",
         type_ = "integer",
         json_path = ".status.denied.count"
+    ),
+    printcolumn(
+        name = "Denied why",
+        type_ = "string",
+        json_path = ".status.denied.lastReason",
+        priority = 1
     ),
     printcolumn(
         name = "Changed by",

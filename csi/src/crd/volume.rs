@@ -1,4 +1,4 @@
-//! `Volume`: what `CreateVolume` froze, one per claim, the revision that all its pods see included.
+//! `Volume`: what `CreateVolume` froze, one per claim, the revision included where the controller could find it out.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
     shortname = "tvol",
     category = "tonnage",
     derive = "PartialEq",
-    doc = "A Volume records what a claim asked for when it was provisioned. The controller writes it once; its name is the volume handle of the PersistentVolume. The attribute `revision` is the one revision that every pod of the claim sees; it was resolved when the claim was made.",
+    doc = "A Volume records what a claim asked for when it was provisioned. The controller writes it once; its name is the volume handle of the PersistentVolume. The attribute `revision` is the one revision that every pod of the claim sees; it was resolved when the claim was made. Without it, as where the source is read with the pods' own keys or tokens, each node binds the claim to the revision that it finds first.",
     printcolumn(
         name = "Source",
         type_ = "string",

@@ -81,7 +81,8 @@ pub struct Rules {
     pub least: u64,
     /// Term of a grant; default 900.
     pub seconds: u32,
-    /// Most rows; default 64, which keeps the object below 16 KiB.
+    /// Most rows; default 64. Where names of nodes have more than 28 characters there are fewer, which keeps the object's status
+    /// below 16 KiB: see `crowd`.
     pub rows: usize,
 }
 

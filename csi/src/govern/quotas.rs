@@ -239,9 +239,14 @@ impl Quotas {
     }
 
     /// Waits until it is decided whether a waiter may have what its load has brought, so many bytes; which may be later than for others
-    /// of it, or the first time.
-    pub async fn settled(&self, waiter: &WaiterId, bytes: u64) -> Result<(), Refused> {
-        let last = Instant::now() + PATIENCE;
+    /// of it, or the first time. `left` is how long the waiter's call can be held.
+    pub async fn settled(
+        &self,
+        waiter: &WaiterId,
+        bytes: u64,
+        left: Duration,
+    ) -> Result<(), Refused> {
+        let last = Instant::now() + PATIENCE.min(left);
         loop {
             let told = self.decisions.notified();
             tokio::pin!(told);

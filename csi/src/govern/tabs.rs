@@ -48,7 +48,7 @@ pub struct Wanted {
     pub path: String,
     /// Whether the volume names the digest of its content.
     pub has_digest: bool,
-    /// The pinned revision, for the audit log.
+    /// The revision that is pinned or, at a tab, that was found; for the audit log.
     pub revision: Option<String>,
 }
 
@@ -313,6 +313,16 @@ impl Tab {
             place.decided = Some(decided.clone());
         }
         decided
+    }
+
+    /// What is loaded, with its revision once the load has found it out.
+    pub(super) fn found(&self) -> Wanted {
+        let found = self.progress.revision();
+        let pinned = || self.wanted.revision.clone();
+        Wanted {
+            revision: found.map_or_else(pinned, |found| Some(found.to_string())),
+            ..self.wanted.clone()
+        }
     }
 
     /// What the load will still have to ask for, as far as it is known, and at least this run.

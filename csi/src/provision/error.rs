@@ -30,7 +30,7 @@ pub enum Error {
     /// The claim.
     #[error(transparent)]
     Claims(#[from] claims::Error),
-    /// The claim's namespace cannot be known.
+    /// The claim's namespace cannot be known, or rules of egress forbid it the volume.
     #[error(transparent)]
     Refused(#[from] policy::Refusal),
     /// The name is taken.

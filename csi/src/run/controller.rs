@@ -1,6 +1,6 @@
 //! The controller: records of volumes, and no downloads. Outside of a cluster the records are files; in one they are objects
-//! of the API server, sources come from there, and the replica that leads keeps their status, the ledgers of byte budgets and
-//! the status of quotas, and tells Prometheus what is used of budgets.
+//! of the API server, sources and rules of egress come from there, and the replica that leads keeps the status of sources, the ledgers
+//! of byte budgets and the status of quotas, and tells Prometheus what is used of budgets.
 
 use std::sync::Arc;
 
@@ -12,7 +12,9 @@ use tonnage_proto::csi::controller_server::ControllerServer;
 use tonnage_proto::csi::identity_server::IdentityServer;
 
 use super::{ControllerSettings, Error, Kubernetes, Servers, Vitals, api_server, serve_health};
+use crate::egress::policy::DefaultEgress;
 use crate::govern::audit::Audit;
+use crate::govern::rules::{self, Rulebook};
 use crate::govern::{ledgers, quota_status};
 use crate::log;
 use crate::metrics::Metrics;
@@ -93,6 +95,10 @@ async fn in_cluster(
         clock: Arc::clone(clock),
     };
     servers.spawn(watch::run(watched, serving.clone()));
+    // What the default denies is denied on the nodes, which know it.
+    let rulebook = Rulebook::new(DefaultEgress::Allow, Arc::clone(clock));
+    let (followed, time) = (rulebook.clone(), Arc::clone(clock));
+    servers.spawn(rules::run(client.clone(), followed, time, serving.clone()));
     let leads = govern(&client, clock, metrics, (&mut *servers, serving));
     let parts = reconcile::Parts {
         client: client.clone(),
@@ -104,12 +110,8 @@ async fn in_cluster(
     };
     servers.spawn(reconcile::run(parts, serving.clone()));
     let records = Arc::new(VolumeObjects::new(client.clone()));
-    Ok(Provisioner::in_cluster(
-        records,
-        sources,
-        client,
-        Arc::clone(clock),
-    ))
+    let provisioner = Provisioner::in_cluster(records, sources, client, Arc::clone(clock));
+    Ok(provisioner.governed_by(rulebook, Arc::clone(clock)))
 }
 
 /// Keeps the ledgers of byte budgets and the status of quotas, and their metrics, while this replica leads; whether it does is to be

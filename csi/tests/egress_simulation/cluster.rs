@@ -8,7 +8,7 @@ use tonnage_csi::egress::ledger::objects;
 use tonnage_csi::egress::terms::{Account, Namespace, PolicyUid, WindowKey};
 use tonnage_csi::egress::window::Window;
 
-use super::controller::{Controller, Policy};
+use super::controller::{Budget, Controller, Policies};
 use super::node::{Faults, Load, Node};
 use super::random::Random;
 use super::server::Server;
@@ -19,6 +19,12 @@ pub(crate) const NODES: usize = 200;
 pub(crate) const NAMESPACES: usize = 50;
 /// How long it takes a replica to find out that the leader is gone: the Lease's duration and one retry.
 pub(crate) const ELECTION: u64 = 15 + 2;
+pub(crate) const HOURLY: Window = Window::Calendar {
+    period: CalendarPeriod::Hourly,
+    offset_seconds: 0,
+};
+/// A key of it is 180 s long, a twentieth of an hour: what is counted by its keys can be counted by the hour as well.
+pub(crate) const ROLLING: Window = Window::Rolling { seconds: 96 * 60 };
 
 pub(crate) struct Cluster {
     pub(crate) now: u64,
@@ -31,8 +37,8 @@ pub(crate) struct Cluster {
     pub(crate) granted_at: Vec<u64>,
     /// Bytes that were settled without a report.
     pub(crate) unreported: u64,
-    policy: Policy,
-    /// What crossed the wire, by account and by the time of its ledger.
+    policies: Policies,
+    /// What crossed the wire, by account and by the time of its ledger, which is a key of [`ROLLING`].
     wire: BTreeMap<Account, BTreeMap<WindowKey, u64>>,
     /// The highest limit that each account ever had.
     most: BTreeMap<Account, u64>,
@@ -66,9 +72,17 @@ impl Cluster {
     pub(crate) fn new(seed: u64, limit: u64, limit_of_all: u64) -> Self {
         let mut random = Random(seed);
         let mut server = Server::new(NODES, 2);
-        let mut limits: BTreeMap<Account, u64> =
-            (0..NAMESPACES).map(|it| (own(it), limit)).collect();
-        limits.insert(shared(), limit_of_all);
+        let hourly = |limit| Budget {
+            limit,
+            window: HOURLY,
+            is_named: true,
+        };
+        let mut policies: Policies = (0..NAMESPACES).map(|it| (own(it), hourly(limit))).collect();
+        policies.insert(shared(), hourly(limit_of_all));
+        let most = policies
+            .iter()
+            .map(|(account, budget)| (account.clone(), budget.limit))
+            .collect();
         let nodes = (0..NODES)
             .map(|index| Node::new(index, &server, &mut random))
             .collect();
@@ -84,14 +98,8 @@ impl Cluster {
             faults: Faults::default(),
             granted_at: Vec::new(),
             unreported: 0,
-            most: limits.clone(),
-            policy: Policy {
-                limits,
-                window: Window::Calendar {
-                    period: CalendarPeriod::Hourly,
-                    offset_seconds: 0,
-                },
-            },
+            most,
+            policies,
             wire: BTreeMap::new(),
             loads: 0,
             loses: 0,
@@ -130,8 +138,13 @@ impl Cluster {
         }
     }
 
+    /// A budget, to be edited. Every controller reads it at once.
+    pub(crate) fn budget(&mut self, account: &Account) -> &mut Budget {
+        self.policies.get_mut(account).unwrap()
+    }
+
     pub(crate) fn limit(&mut self, account: &Account, limit: u64) {
-        self.policy.limits.insert(account.clone(), limit);
+        self.budget(account).limit = limit;
         let most = self.most.entry(account.clone()).or_default();
         *most = limit.max(*most);
     }
@@ -157,8 +170,9 @@ impl Cluster {
 
     /// What the ledger says is gone.
     pub(crate) fn used(&self, account: &Account) -> u64 {
+        let window = self.policies[account].window;
         let ledger = self.server.ledgers.get(account);
-        ledger.map_or(0, |it| it.value.used(&self.policy.window, it.value.as_of))
+        ledger.map_or(0, |it| it.value.used(&window, it.value.as_of))
     }
 
     fn second(&mut self) {
@@ -168,7 +182,7 @@ impl Cluster {
             let at = (self.now, &mut self.random);
             let wire = self.nodes[index].act(&mut self.server, self.faults, at);
             for (account, bytes) in wire {
-                let key = self.policy.window.key(self.time(&account));
+                let key = ROLLING.key(self.time(&account));
                 let of_account = self.wire.entry(account.clone()).or_default();
                 *of_account.entry(key).or_default() += bytes;
                 touched.insert(account);
@@ -178,18 +192,25 @@ impl Cluster {
             let at = (self.now, &mut self.random);
             let controller = &mut self.controllers[index];
             controller.read(&mut self.server, self.now);
-            let done = controller.act(&mut self.server, &self.policy, at);
+            let done = controller.act(&mut self.server, &self.policies, at);
             if done.granted > 0 {
                 self.granted_at.push(self.now);
             }
             self.unreported += done.unreported;
             for (account, before, after) in done.turned {
-                let window = &self.policy.window;
+                let Budget {
+                    window, is_named, ..
+                } = self.policies[&account];
                 let now = after.as_of;
-                let most = after.limit.max(before.used(window, now));
+                let most = after.limit.max(before.used(&window, now));
                 assert!(
-                    after.used(window, now) <= most,
+                    after.used(&window, now) <= most,
                     "{}: a turn gave away what is not there: {account:?}",
+                    self.now
+                );
+                assert!(
+                    is_named || after.held() <= before.held(),
+                    "{}: a turn gave away of a budget that was taken out: {account:?}",
                     self.now
                 );
                 self.rows = self.rows.max(after.rows.len());
@@ -222,8 +243,9 @@ impl Cluster {
             self.spec = self.spec.max(length(spec));
             self.status = self.status.max(length(status));
         }
-        for ledger in self.server.ledgers.values() {
-            let status = objects::write_ledger(&ledger.value, &self.policy.window);
+        for (account, ledger) in &self.server.ledgers {
+            let window = self.policies[account].window;
+            let status = objects::write_ledger(&ledger.value, &window);
             let status = serde_json::to_value(status).unwrap();
             self.ledger = self.ledger.max(length(status));
         }
@@ -236,10 +258,9 @@ impl Cluster {
     fn check(&self, account: &Account) {
         let now = self.time(account);
         let wire = self.wire.get(account).into_iter().flatten();
-        let wire = self
-            .policy
-            .window
-            .used(wire.map(|(key, bytes)| (*key, *bytes)), now);
+        let window = self.policies[account].window;
+        let wire = wire.map(|(key, bytes)| (window.key(key.start_unix), *bytes));
+        let wire = window.used(wire, now);
         let used = self.used(account);
         let most = self.most[account];
         assert!(

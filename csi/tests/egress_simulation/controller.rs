@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tonnage_csi::crd::EgressBudgetSpec;
 use tonnage_csi::egress::compiled::Compiled;
 use tonnage_csi::egress::lease::Lease;
@@ -18,20 +18,24 @@ use tonnage_csi::govern::ledgers::{
 use super::random::Random;
 use super::server::{Event, Server, Versioned};
 
-/// What the policies say of each account. Each account has a policy of its own.
-#[derive(Debug)]
-pub(crate) struct Policy {
-    pub(crate) limits: BTreeMap<Account, u64>,
-    /// As the policies say it: hourly.
+/// A budget as its policy says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Budget {
+    pub(crate) limit: u64,
     pub(crate) window: Window,
+    /// Whether the policy has it, or it was taken out.
+    pub(crate) is_named: bool,
 }
+
+/// What the policies say of each account. Each account has a policy of its own.
+pub(crate) type Policies = BTreeMap<Account, Budget>;
 
 #[derive(Debug)]
 pub(crate) struct Controller {
     index: usize,
     world: World,
     /// What the world knows.
-    limits: BTreeMap<Account, u64>,
+    policies: Policies,
     ledgers: BTreeMap<Account, Versioned<Ledger>>,
     /// Until when it acts.
     pub(crate) acts_until: u64,
@@ -66,21 +70,36 @@ fn spec(account: &Account) -> EgressBudgetSpec {
     }
 }
 
-fn policy(account: &Account, limit: u64) -> PolicyObject {
+fn window(window: Window) -> Value {
+    match window {
+        Window::Rolling { .. } => json!({"rolling": window.to_string()}),
+        Window::Calendar { .. } => json!({"calendar": window.to_string()}),
+    }
+}
+
+fn policy(account: &Account, budget: Budget) -> PolicyObject {
     let scope = if account.namespace.is_some() {
         "PerNamespace"
     } else {
         "Shared"
     };
     let names: Vec<&str> = account.namespace.iter().map(|own| own.0.as_str()).collect();
+    let line = json!({
+        "name": account.budget,
+        "bytes": budget.limit,
+        "window": window(budget.window),
+        "scope": scope,
+    });
+    let budgets = if budget.is_named {
+        vec![line]
+    } else {
+        Vec::new()
+    };
     let rules = Compiled::from_json(&json!({
         "apiVersion": "tonnage.dev/v1alpha1",
         "kind": "EgressPolicy",
         "metadata": {"name": policy_name(account), "uid": account.policy.0},
-        "spec": {
-            "namespaces": {"names": names},
-            "budgets": [{"name": account.budget, "bytes": limit, "window": {"calendar": "Hourly"}, "scope": scope}],
-        },
+        "spec": {"namespaces": {"names": names}, "budgets": budgets},
     }));
     assert!(rules.rules().is_ok());
     PolicyObject {
@@ -118,7 +137,7 @@ impl Controller {
         let mut controller = Self {
             index,
             world: World::new(Rules::default()),
-            limits: BTreeMap::new(),
+            policies: Policies::new(),
             ledgers: BTreeMap::new(),
             acts_until: 0,
             ahead: 0,
@@ -151,16 +170,16 @@ impl Controller {
         }
     }
 
-    fn read_policies(&mut self, policies: &Policy) {
-        for (account, limit) in &policies.limits {
-            if self.limits.insert(account.clone(), *limit) == Some(*limit) {
+    fn read_policies(&mut self, policies: &Policies) {
+        for (account, budget) in policies {
+            if self.policies.insert(account.clone(), *budget) == Some(*budget) {
                 continue;
             }
             if let Some(own) = &account.namespace {
                 let name = own.0.clone();
                 self.world.change(Change::Namespace(name, BTreeMap::new()));
             }
-            let policy = policy(account, *limit);
+            let policy = policy(account, *budget);
             self.world.change(Change::Policy(Box::new(policy)));
         }
     }
@@ -169,7 +188,7 @@ impl Controller {
     pub(crate) fn act(
         &mut self,
         server: &mut Server,
-        policies: &Policy,
+        policies: &Policies,
         (now, random): (u64, &mut Random),
     ) -> Done {
         let mut done = Done::default();
@@ -206,7 +225,7 @@ impl Controller {
         (now, random): (u64, &mut Random),
     ) {
         let is_it = |account: &&Account| spec(account) == creation.spec;
-        let account = self.limits.keys().find(is_it).unwrap().clone();
+        let account = self.policies.keys().find(is_it).unwrap().clone();
         let at = (now, random);
         let made = server.write_ledger(&account, 0, Ledger::default(), at);
         // If it is there already, it is read.

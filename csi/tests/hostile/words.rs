@@ -11,15 +11,24 @@ const KEPT: &str = "tests/hostile/regressions.txt";
 /// Longest sentence: a few escaped texts of 200 characters each.
 const SENTENCE_MAX: usize = 8192;
 
+/// `cases` and one seed, unless `PROPTEST_CASES` and `PROPTEST_RNG_SEED` (a number) say others. What holds is shown where a test
+/// fails, and with `--nocapture`.
+#[allow(
+    clippy::print_stderr,
+    reason = "what fails can be looked for again by its seed alone"
+)]
 pub(crate) fn settings(cases: u32) -> ProptestConfig {
     let asked = ProptestConfig::default();
     let is_asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let cases = if is_asked { asked.cases } else { cases };
+    let seed = match asked.rng_seed {
+        RngSeed::Random => SEED,
+        RngSeed::Fixed(seed) => seed,
+    };
+    eprintln!("PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases}");
     ProptestConfig {
-        cases: if is_asked { asked.cases } else { cases },
-        rng_seed: match asked.rng_seed {
-            RngSeed::Random => RngSeed::Fixed(SEED),
-            fixed @ RngSeed::Fixed(_) => fixed,
-        },
+        cases,
+        rng_seed: RngSeed::Fixed(seed),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(KEPT))),
         ..asked
     }

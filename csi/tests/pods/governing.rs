@@ -17,7 +17,7 @@ use crate::world::{World, content, of_namespace};
 const MODEL_BYTES: u64 = (2 << 20) + 17 + 900;
 
 /// The rulebook, and the clock by which it ages.
-fn rules(spec: &Value) -> (Rulebook, Arc<ManualClock>) {
+pub(crate) fn rules(spec: &Value) -> (Rulebook, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
     let seam: Arc<ManualClock> = Arc::clone(&clock);
     let rulebook = Rulebook::new(DefaultEgress::Allow, seam);
@@ -29,7 +29,7 @@ fn policy(spec: &Value) -> Compiled {
     policy_of("p", "default", spec)
 }
 
-fn policy_of(name: &str, namespace: &str, spec: &Value) -> Compiled {
+pub(crate) fn policy_of(name: &str, namespace: &str, spec: &Value) -> Compiled {
     let mut object = json!({
         "apiVersion": "tonnage.dev/v1alpha1",
         "kind": "EgressPolicy",

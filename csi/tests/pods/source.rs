@@ -20,6 +20,7 @@ const FRAME: usize = 64 << 10;
 pub(crate) struct HeldSource {
     objects: Mutex<BTreeMap<String, Bytes>>,
     held: watch::Sender<bool>,
+    listings_held: watch::Sender<bool>,
     waiting: watch::Sender<usize>,
     served: AtomicU64,
     listings: AtomicU64,
@@ -32,6 +33,7 @@ impl HeldSource {
         Self {
             objects: Mutex::default(),
             held: watch::Sender::new(false),
+            listings_held: watch::Sender::new(false),
             waiting: watch::Sender::new(0),
             served: AtomicU64::new(0),
             listings: AtomicU64::new(0),
@@ -54,6 +56,15 @@ impl HeldSource {
 
     pub(crate) fn release(&self) {
         self.held.send_replace(false);
+    }
+
+    /// Holds every listing.
+    pub(crate) fn hold_listings(&self) {
+        self.listings_held.send_replace(true);
+    }
+
+    pub(crate) fn release_listings(&self) {
+        self.listings_held.send_replace(false);
     }
 
     /// Returns when a body is held back.
@@ -128,6 +139,8 @@ impl Source for HeldSource {
         Box::pin(async move {
             self.listings.fetch_add(1, Ordering::Relaxed);
             self.check()?;
+            let mut held = self.listings_held.subscribe();
+            held.wait_for(|held| !held).await.unwrap();
             let objects = self.objects.lock().unwrap();
             let mut entries = Vec::new();
             for (key, bytes) in objects.iter() {

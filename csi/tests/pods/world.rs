@@ -19,13 +19,11 @@ use tonnage_cache::source::Source;
 use tonnage_cache::source::location::Location;
 use tonnage_cache::store::Env;
 use tonnage_csi::crd;
-use tonnage_csi::egress::lease::Incarnation;
 use tonnage_csi::govern::audit::Audit;
 use tonnage_csi::govern::cost::Cost;
 use tonnage_csi::govern::gate::{self, EgressGate};
 use tonnage_csi::govern::quotas::Quotas;
 use tonnage_csi::govern::rules::Rulebook;
-use tonnage_csi::govern::spend::Spender;
 use tonnage_csi::grant::OpenGrants;
 use tonnage_csi::identity::Principal;
 use tonnage_csi::loads::{Journal, Load, Observer};
@@ -47,6 +45,8 @@ use tonnage_proto::csi::{
     VolumeCapability, VolumeUsage,
 };
 
+use crate::granter::Granter;
+use crate::paper::Paper;
 use crate::source::HeldSource;
 
 /// Says yes until it is told what else to say, believes a pod its namespace, and counts how often it was asked.
@@ -114,6 +114,7 @@ struct Running {
     publisher: Arc<Publisher>,
     sources: Sources,
     governor: Option<EgressGate>,
+    granter: Granter,
     cache: Arc<Cache>,
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -132,6 +133,8 @@ pub(crate) struct World {
     boot: String,
     /// Rules of egress, where some govern.
     rules: Option<Rulebook>,
+    /// The audit log of the node, over all of its starts.
+    paper: Paper,
     running: Option<Running>,
 }
 
@@ -168,6 +171,7 @@ impl World {
             max_bytes: None,
             boot: "boot-1".to_owned(),
             rules,
+            paper: Paper::default(),
             running: None,
         };
         world.start_driver().await;
@@ -184,7 +188,8 @@ impl World {
         config.store.max_bytes = self.max_bytes;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let mut sources = Sources::default();
-        let governor = self.governor(&sources, &clock);
+        let granter = Granter::new();
+        let governor = self.governor(&sources, &clock, &granter);
         let gate = governor.clone().map_or_else(OpenGate::shared, |gate| {
             let gate: Arc<dyn Gate> = Arc::new(gate);
             gate
@@ -246,6 +251,7 @@ impl World {
             publisher,
             sources,
             governor,
+            granter,
             cache,
             stop,
             server,
@@ -253,7 +259,12 @@ impl World {
         });
     }
 
-    fn governor(&self, sources: &Sources, clock: &Arc<dyn Clock>) -> Option<EgressGate> {
+    fn governor(
+        &self,
+        sources: &Sources,
+        clock: &Arc<dyn Clock>,
+        granter: &Granter,
+    ) -> Option<EgressGate> {
         let rulebook = self.rules.clone()?;
         let location = Location {
             host: "held.example.com".to_owned(),
@@ -263,10 +274,10 @@ impl World {
         sources.locations().put("models", location);
         Some(EgressGate::new(gate::Parts {
             rulebook,
-            spender: Spender::new(Incarnation(1), Arc::clone(clock)),
+            spender: Arc::clone(granter.spender()),
             locations: sources.locations().clone(),
             denials: Arc::default(),
-            audit: Audit::to(std::io::sink()),
+            audit: Audit::to(self.paper.clone()),
             cost: Cost::new(),
             clock: Arc::clone(clock),
             node: "node-1".to_owned(),
@@ -283,6 +294,7 @@ impl World {
             client,
             sources: _,
             governor: _,
+            granter: _,
         } = self.running.take().unwrap();
         drop(client);
         stop.cancel();
@@ -336,6 +348,17 @@ impl World {
     pub(crate) fn governed_loads(&self) -> usize {
         let governor = self.running().governor.as_ref();
         governor.map_or(0, |gate| gate.tabs().count())
+    }
+
+    /// Grants bytes of budgets to the driver.
+    pub(crate) fn granter(&self) -> &Granter {
+        &self.running().granter
+    }
+
+    /// What the audit log says once the driver has ended.
+    pub(crate) fn audited(&self) -> String {
+        assert!(self.running.is_none(), "more may follow");
+        self.paper.text()
     }
 
     pub(crate) fn cache(&self) -> &Arc<Cache> {

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from . import evidence, image, paths, side_by_side
+from . import emulator, evidence, image, paths, side_by_side
 from .beside import Beside
 from .cluster import Cluster
 from .device_plugin import DevicePlugin
@@ -20,7 +20,7 @@ from .interrupt import end_with_parent, ignore_signals, raise_at_signals
 from .kubectl import Kubectl
 from .measure import Measure, size
 from .outcome import Failure
-from .scenarios import SCENARIOS, gpu
+from .scenarios import SCENARIOS, gpu, identity
 from .store import Store
 from .work import CALM, EXACT, PATIENT, Work
 from .world import World
@@ -79,6 +79,8 @@ def _side_by_side(args: argparse.Namespace) -> int:
     driver = image.build_driver()
     if gpu.NAME in args.names:
         DevicePlugin.build()
+    if identity.NAME in args.names:
+        emulator.build()
     failed = side_by_side.run(args.clusters, args.names, driver, _seed())
     _say(f"{len(args.names)} scenarios on {args.clusters} clusters in {time.monotonic() - began:.0f} s, clusters on which one failed: {failed or 'none'}")
     return 1 if failed else 0

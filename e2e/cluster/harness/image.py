@@ -12,6 +12,8 @@ from .paths import BIN, INSIDE, REPOSITORY, STATE
 DRIVER, PROVISIONER = "local/tonnage:test", "local/csi-provisioner:test"
 NEXT = "local/tonnage:next"
 """The driver's image by another name, to upgrade to."""
+BUSYBOX, PAUSE = "local/busybox:1", "local/pause:1"
+"""What nodes have from the start (`../node/images.sh`): a shell and its tools; the second waits where it is told nothing else."""
 
 
 def build_driver() -> Path:
@@ -37,8 +39,26 @@ def load(cluster: Cluster, driver: Path) -> None:
 
 def add_next(cluster: Cluster) -> None:
     """Gives the driver's image its other name."""
-    cluster.inside("ctr", "--namespace=k8s.io", "images", "tag", "--force", f"docker.io/{DRIVER}", f"docker.io/{NEXT}")
+    add_name(cluster, DRIVER, NEXT)
 
 
 def remove_next(cluster: Cluster) -> None:
-    cluster.inside("ctr", "--namespace=k8s.io", "images", "remove", f"docker.io/{NEXT}")
+    remove_name(cluster, NEXT)
+
+
+def add_name(cluster: Cluster, image: str, name: str) -> None:
+    """Gives an image one more name, which any registry may have."""
+    cluster.inside("ctr", "--namespace=k8s.io", "images", "tag", "--force", _whole(image), _whole(name))
+
+
+def remove_name(cluster: Cluster, name: str) -> None:
+    """Takes a name away; one that is not there does not matter."""
+    cluster.inside("ctr", "--namespace=k8s.io", "images", "remove", _whole(name))
+
+
+def _whole(name: str) -> str:
+    """The name as containerd keeps it: Docker's registry is meant where none is named, and its `library` where there is no owner."""
+    first, _, rest = name.partition("/")
+    if not rest:
+        return f"docker.io/library/{name}"
+    return name if "." in first or ":" in first else f"docker.io/{name}"

@@ -60,6 +60,11 @@ def inline(source: str, path: str, **attributes: str) -> dict:
     return {"csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": {"source": source, "path": path, **attributes}}}
 
 
+def with_secret(volume: dict, name: str) -> dict:
+    """An inline volume that brings the keys in a Secret beside its pod."""
+    return {"csi": {**volume["csi"], "nodePublishSecretRef": {"name": name}}}
+
+
 def claimed(claim: str, **how) -> dict:
     return {"persistentVolumeClaim": {"claimName": claim, **how}}
 
@@ -74,16 +79,17 @@ def claim(namespace: str, name: str, storage_class: str, path: str) -> dict:
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": _claim(storage_class)}
 
 
-def static_volume(namespace: str, name: str, attributes: dict[str, str]) -> tuple[dict, dict]:
-    """A volume that an administrator writes down, and the claim that it is for. Its handle is new: a node remembers which revision a
-    handle stood for."""
+def static_volume(namespace: str, name: str, attributes: dict[str, str], secret: str = "") -> tuple[dict, dict]:
+    """A volume that an administrator writes down, and the claim that it is for; it brings the keys in a Secret of that namespace, if one
+    is named. Its handle is new: a node remembers which revision a handle stood for."""
+    reference = {"nodePublishSecretRef": {"namespace": namespace, "name": secret}} if secret else {}
     spec = {
         "capacity": {"storage": "1Gi"},
         "accessModes": ["ReadOnlyMany"],
         "persistentVolumeReclaimPolicy": "Retain",
         "storageClassName": "",
         "claimRef": {"namespace": namespace, "name": name},
-        "csi": {"driver": DRIVER, "volumeHandle": f"{name}-{uuid.uuid4()}", "readOnly": True, "volumeAttributes": attributes},
+        "csi": {"driver": DRIVER, "volumeHandle": f"{name}-{uuid.uuid4()}", "readOnly": True, "volumeAttributes": attributes, **reference},
     }
     volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
     bound = {**_claim(""), "volumeName": name}
@@ -101,12 +107,13 @@ def storage_class(name: str, source: str) -> dict:
     }
 
 
-def source(name: str, endpoint: str, consumers: list[dict]) -> dict:
-    """The part of the store that belongs to one scenario."""
+def source(name: str, endpoint: str, consumers: list[dict], auth: dict | None = None, below: str = "") -> dict:
+    """The part of the store that belongs to one scenario: what is `below` a place in the bucket, or below its own name. Without `auth` it is
+    read with the store's keys."""
     spec = {
-        "url": f"s3://{BUCKET}/{name}",
+        "url": f"s3://{BUCKET}/{below or name}",
         "endpoint": endpoint,
-        "auth": {"mode": "SharedSecret", "secretName": KEYS},
+        "auth": auth or {"mode": "SharedSecret", "secretName": KEYS},
         "consumers": consumers,
         "allowedCIDRs": [f"{ADDRESS}/32"],
     }
@@ -127,8 +134,13 @@ def service_account(where: str, name: str) -> dict:
 
 def store_keys() -> dict:
     """The store's keys, in the driver's own namespace."""
-    keys = {"accessKeyId": ACCESS_KEY, "secretAccessKey": SECRET_KEY}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": SYSTEM, "name": KEYS}, "stringData": keys}
+    return keys(SYSTEM, KEYS, ACCESS_KEY, SECRET_KEY)
+
+
+def keys(where: str, name: str, access_key: str, secret_key: str) -> dict:
+    """A Secret with keys of S3."""
+    both = {"accessKeyId": access_key, "secretAccessKey": secret_key}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": where, "name": name}, "stringData": both}
 
 
 def _asking_for(path: str) -> dict:

@@ -39,17 +39,25 @@ class Rules:
         self.write([it["metadata"]["name"] for it in manifests], json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)}))
 
     def write(self, names: list[str], text: str) -> None:
-        """The same, as an administrator writes them down. Where the kinds are seconds old, the API server asks to come again."""
-        self._names += names
-        ended: list[Ended] = []
-
-        def applied() -> bool:
-            ended[:] = [self._kube.attempt("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)]
-            return ended[0].code == 0
-
-        until("the API server takes the policies", 20, applied, lambda: ended[0].err)
+        """The same, as an administrator writes them down."""
+        self._put(names, text)
         for name in names:
             self.wait_for(name)
+
+    def apply_malformed(self, manifest: dict) -> dict:
+        """Makes or changes a policy that the API server takes and nobody can read: its condition `Ready`, once the controller tells of it."""
+        name = manifest["metadata"]["name"]
+        self._put([name], json.dumps(manifest))
+
+        def refused() -> dict | None:
+            condition = self._ready(name)
+            return condition if condition.get("status") == "False" else None
+
+        return until(f"EgressPolicy {name} is said to be malformed", 30, refused, lambda: self.status(name))
+
+    def delete(self, name: str) -> None:
+        """Takes one of them away; `remove` waits until nothing of it is left."""
+        self._kube.delete("", "egresspolicies", name)
 
     def change(self, name: str, **spec) -> None:
         """Merges a change into a policy, and waits until it is in force."""
@@ -87,8 +95,23 @@ class Rules:
 
         until("no ledger of them is left", 60, lambda: not left(), left)
 
+    def _put(self, names: list[str], text: str) -> None:
+        """Where the kinds are seconds old, the API server asks to come again."""
+        self._names += names
+        ended: list[Ended] = []
+
+        def applied() -> bool:
+            ended[:] = [self._kube.attempt("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)]
+            return ended[0].code == 0
+
+        until("the API server takes the policies", 20, applied, lambda: ended[0].err)
+
     def _is_in_force(self, name: str) -> bool:
+        return self._ready(name).get("status") == "True"
+
+    def _ready(self, name: str) -> dict:
+        """The condition `Ready`; nothing where the controller has not told of the policy as it is now."""
         found = self._kube.get("", "egresspolicy", name)
         status = found.get("status", {})
-        ready = any(it["type"] == "Ready" and it["status"] == "True" for it in status.get("conditions", []))
-        return ready and status.get("observedGeneration") == found["metadata"]["generation"]
+        is_new = status.get("observedGeneration") == found["metadata"]["generation"]
+        return next((it for it in status.get("conditions", []) if is_new and it["type"] == "Ready"), {})

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from . import manifests, model
 from .cluster import Cluster, Mount
@@ -13,7 +14,7 @@ from .kubectl import Kubectl
 from .model import Model
 from .outcome import Failure, until
 from .paths import STATE
-from .store import Store
+from .store import Store, Traffic
 
 REFUSED = re.compile(r"rpc error: code = (\w+) desc = (.*)", re.DOTALL)
 
@@ -104,6 +105,11 @@ class Scene:
     def restore(self, original: Model, path: str, changed: str) -> None:
         """Uploads the old bytes of a file that was replaced, and nothing else."""
         self._upload(original.directory / changed, self.place(f"{path}.back"), changed, path)
+
+    def listings(self, traffic: Traffic, path: str) -> list[str]:
+        """Prefixes of the listings in it that are of a model. Those of the source's root are none: its health is asked for there."""
+        asked = (parse_qs(it["query"]).get("prefix", [""])[0] for it in traffic.requests if it["method"] == "GET")
+        return [it for it in asked if it.startswith(f"{self.name}/{path}")]
 
     def place(self, path: str) -> Path:
         return self._files / path

@@ -1,8 +1,11 @@
 """JSON schemas for kubeconform out of what the running API server publishes, its own kinds and the custom ones: no schema is
-downloaded, and what is checked is what this server takes."""
+downloaded, and what is checked is what this server takes. Those of kinds that it does not have are in `../schemas`."""
 
 import json
+import shutil
 from pathlib import Path
+
+from .paths import REPOSITORY
 
 PREFIX = "#/definitions/"
 TEMPLATE = "{{ .ResourceKind }}{{ .KindSuffix }}.json"
@@ -18,6 +21,12 @@ def write(openapi: dict, directory: Path) -> None:
             needed = {other: definitions[other] for other in _reachable(name, definitions)}
             schema = {"$ref": PREFIX + name, "definitions": needed}
             (directory / _file(kind)).write_text(json.dumps(schema))
+
+
+def add_vendored(directory: Path) -> None:
+    """Adds the schemas of other projects' kinds."""
+    for file in (REPOSITORY / "e2e/cluster/schemas").glob("*.json"):
+        shutil.copy2(file, directory / file.name)
 
 
 def _file(kind: dict) -> str:

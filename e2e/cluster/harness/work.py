@@ -9,8 +9,8 @@ EXACT = ("sharing", "governance-outage", "cold-start")
 """They judge or show fractions of a second, or a limit that is nearly used up: no other cluster is busy meanwhile, and nobody beside them."""
 PATIENT = ("deadline",)
 """They wait for minutes, on a wire of their own: each runs beside those that are calm."""
-CALM = ("lint", "rbac", "ways-to-ask", "identity", "governance", "budgets", "governance-told", "governance-audited",
-    "monitoring", "node-cache")
+CALM = ("lint", "rbac", "ways-to-ask", "examples", "identity", "auth-modes", "governance", "budgets", "governance-told", "admission",
+    "governance-audited", "monitoring", "node-cache")
 """They restart neither the driver nor kubelet, the store or the API server, empty no cache and fill no disk."""
 
 

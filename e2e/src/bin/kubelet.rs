@@ -8,14 +8,18 @@
 use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use tonnage_e2e::kubelet::{
     Pod, Provisioner, Timing, is_uncertain, probe, publish, stats, unpublish,
 };
+
+/// Key of the pod's tokens among a request's secrets.
+const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// Speaks to the driver as kubelet and external-provisioner do.
 #[derive(Parser)]
@@ -35,27 +39,7 @@ enum Command {
         seconds: u64,
     },
     /// Publish: the volume of a claim where a controller is named, inline otherwise; prints volume id and target.
-    Publish {
-        #[arg(long)]
-        node_socket: PathBuf,
-        #[arg(long)]
-        controller_socket: Option<PathBuf>,
-        /// Name of the claim's volume, or of the pod.
-        #[arg(long, default_value = "e2e")]
-        name: String,
-        #[arg(long)]
-        kubelet_dir: PathBuf,
-        /// Seconds of retries at most.
-        #[arg(long, default_value_t = 600)]
-        seconds: u64,
-        #[arg(long)]
-        source: String,
-        #[arg(long, default_value = "")]
-        path: String,
-        /// The claim's size in bytes: a limit.
-        #[arg(long, default_value_t = 1 << 40)]
-        capacity: i64,
-    },
+    Publish(Publish),
     /// Print the bytes that the volume uses.
     Stats {
         #[arg(long)]
@@ -78,11 +62,65 @@ enum Command {
     },
 }
 
+#[derive(Args)]
+struct Publish {
+    #[arg(long)]
+    node_socket: PathBuf,
+    #[arg(long)]
+    controller_socket: Option<PathBuf>,
+    /// Name of the claim's volume, or of the pod.
+    #[arg(long, default_value = "e2e")]
+    name: String,
+    /// Uid of the pod. Default: one that follows from the name.
+    #[arg(long)]
+    uid: Option<String>,
+    /// Namespace of the pod.
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// Service account of the pod.
+    #[arg(long, default_value = "default")]
+    service_account: String,
+    /// Send what is on standard input as the pod's tokens: JSON as kubelet writes it.
+    #[arg(long)]
+    tokens: bool,
+    #[arg(long)]
+    kubelet_dir: PathBuf,
+    /// Seconds of retries at most.
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    #[arg(long)]
+    source: String,
+    #[arg(long, default_value = "")]
+    path: String,
+    /// The claim's size in bytes: a limit.
+    #[arg(long, default_value_t = 1 << 40)]
+    capacity: i64,
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let answer = run(Cli::parse().command).await?;
-    writeln!(std::io::stdout(), "{answer}")?;
-    Ok(())
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    match run(Cli::parse().command).await {
+        Ok(answer) => {
+            writeln!(std::io::stdout(), "{answer}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            writeln!(std::io::stderr(), "{}", words(error.as_ref()))?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// An error; what a driver answers, as kubelet shows it in a pod's events.
+fn words(error: &(dyn Error + 'static)) -> String {
+    match error.downcast_ref::<Status>() {
+        Some(status) => format!(
+            "rpc error: code = {:?} desc = {}",
+            status.code(),
+            status.message()
+        ),
+        None => error.to_string(),
+    }
 }
 
 async fn run(command: Command) -> Result<String, Box<dyn Error>> {
@@ -97,32 +135,7 @@ async fn run(command: Command) -> Result<String, Box<dyn Error>> {
             retry(Duration::from_secs(seconds), |_| every, ready).await?;
             Ok("ready".to_owned())
         }
-        Command::Publish {
-            node_socket,
-            controller_socket,
-            name,
-            kubelet_dir,
-            seconds,
-            source,
-            path,
-            capacity,
-        } => {
-            let attributes = [("source", &*source), ("path", &*path)];
-            let given = attributes.map(|it| (!it.1.is_empty()).then_some(it));
-            let attributes: Vec<(&str, &str)> = given.into_iter().flatten().collect();
-            let pod = match controller_socket {
-                Some(socket) => {
-                    let provisioner = Provisioner::new(&socket);
-                    let volume = provisioner.create(&name, &attributes, capacity).await?;
-                    Pod::of_claim(&name, &volume)
-                }
-                None => Pod::inline(&name, &attributes),
-            };
-            let limit = Duration::from_secs(seconds);
-            publish_within(limit, &node_socket, &pod, &kubelet_dir).await?;
-            let target = pod.target(&kubelet_dir);
-            Ok(format!("{} {}", pod.volume_id, target.display()))
-        }
+        Command::Publish(asked) => publish_volume(asked).await,
         Command::Stats {
             node_socket,
             volume_id,
@@ -145,6 +158,36 @@ async fn run(command: Command) -> Result<String, Box<dyn Error>> {
             Ok(volume_id)
         }
     }
+}
+
+/// Publishes, and returns volume id and target.
+async fn publish_volume(asked: Publish) -> Result<String, Box<dyn Error>> {
+    let attributes = [("source", &*asked.source), ("path", &*asked.path)];
+    let given = attributes.map(|it| (!it.1.is_empty()).then_some(it));
+    let attributes: Vec<(&str, &str)> = given.into_iter().flatten().collect();
+    let mut pod = match &asked.controller_socket {
+        Some(socket) => {
+            let provisioner = Provisioner::new(socket);
+            let volume = provisioner
+                .create(&asked.name, &attributes, asked.capacity)
+                .await?;
+            Pod::of_claim(&asked.name, &volume)
+        }
+        None => Pod::inline(&asked.name, &attributes),
+    };
+    pod.namespace = asked.namespace;
+    pod.service_account = asked.service_account;
+    if let Some(uid) = asked.uid {
+        pod.uid = uid;
+    }
+    if asked.tokens {
+        let tokens = std::io::read_to_string(std::io::stdin())?;
+        pod.secrets.insert(TOKENS.to_owned(), tokens);
+    }
+    let limit = Duration::from_secs(asked.seconds);
+    publish_within(limit, &asked.node_socket, &pod, &asked.kubelet_dir).await?;
+    let target = pod.target(&asked.kubelet_dir);
+    Ok(format!("{} {}", pod.volume_id, target.display()))
 }
 
 async fn publish_within(

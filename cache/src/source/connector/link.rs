@@ -154,10 +154,8 @@ async fn resolve(inner: &Inner, target: &Target) -> Result<Vec<IpAddr>, Error> {
     {
         return Ok(vec![address]);
     }
-    let lookup = tokio::net::lookup_host((target.host.as_str(), target.port));
-    let found = timeout(inner.connect_timeout, lookup)
+    timeout(inner.connect_timeout, inner.resolver.resolve(&target.host))
         .await
         .map_err(|_| failure::unavailable(target, "name resolution timed out"))?
-        .map_err(|_| failure::unavailable(target, "the host's name does not resolve"))?;
-    Ok(found.map(|address| address.ip()).collect())
+        .map_err(|_| failure::unavailable(target, "the host's name does not resolve"))
 }

@@ -187,16 +187,21 @@ impl Next<'_> {
             .collect();
         open.sort_by_key(|(last, _, _)| *last);
         let mut room = self.ledger.room(turn.window, self.now);
+        let mut is_full = false;
         for (_, node, ask) in open {
             let bytes = turn.rules.portion(ask.wanted, turn.limit, room);
             if bytes == 0 {
                 continue;
             }
-            let has_row = self.ledger.rows.contains_key(node);
-            if has_row || self.ledger.spare(turn.rules.rows, turn.asks, self.now) {
-                room = room.saturating_sub(bytes);
-                self.enter(node, ask, bytes);
+            if !self.ledger.rows.contains_key(node) {
+                // Who waits for a row is not passed by others with shorter names.
+                is_full = is_full || !self.ledger.spare(node, turn, self.now);
+                if is_full {
+                    continue;
+                }
             }
+            room = room.saturating_sub(bytes);
+            self.enter(node, ask, bytes);
         }
     }
 

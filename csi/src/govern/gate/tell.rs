@@ -101,7 +101,7 @@ impl Shared {
         denial: &Denial,
     ) {
         if tab.is_news(News::Denied, &guest.waiter.namespace) {
-            self.tell_denied(rules, (&guest.waiter, &tab.wanted), denial);
+            self.tell_denied(rules, (&guest.waiter, &tab.found()), denial);
         }
     }
 
@@ -115,7 +115,7 @@ impl Shared {
         if tab.is_news(News::Denied, &guest.waiter.namespace) {
             let wanted = Wanted {
                 host: host.to_owned(),
-                ..tab.wanted.clone()
+                ..tab.found()
             };
             self.tell_denied(rules, (&guest.waiter, &wanted), denial);
         }
@@ -189,7 +189,7 @@ impl Shared {
             policies: lines(&self.rules(), &policies),
             account,
             reason: Some(sentence.to_owned()),
-            ..self.entry(Event::Deny, &guest.waiter, &tab.wanted)
+            ..self.entry(Event::Deny, &guest.waiter, &tab.found())
         }
     }
 
@@ -200,16 +200,16 @@ impl Shared {
                 rule: guest.decision.verdict.as_ref().ok().map(rule_words),
                 policies: lines(&self.rules(), &involved(&guest.decision)),
                 bytes,
-                ..self.entry(Event::Reserve, &guest.waiter, &tab.wanted)
+                ..self.entry(Event::Reserve, &guest.waiter, &tab.found())
             });
         }
     }
 
     /// What each has paid of a load that is over.
     pub(super) fn tell_settled(&self, tab: &Tab) {
-        let rules = self.rules();
+        let (rules, found) = (self.rules(), tab.found());
         for paid in tab.take_paid() {
-            let mut entry = self.entry(Event::Settle, &paid.waiter, &tab.wanted);
+            let mut entry = self.entry(Event::Settle, &paid.waiter, &found);
             entry.rule = paid.decision.verdict.as_ref().ok().map(rule_words);
             entry.policies = lines(&rules, &involved(&paid.decision));
             entry.bytes = paid.bytes;

@@ -1,5 +1,7 @@
 //! What nodes are told: grants of ledgers that the API server has, and why there are none.
 
+use serde::Serialize;
+
 use super::standing::Standing;
 use super::words;
 use super::world::{GRACE, Moment, World};
@@ -10,8 +12,12 @@ use crate::egress::ledger::{Book, grants};
 use crate::egress::terms::Account;
 use crate::egress::window::Window;
 
-/// Most bytes of sentences in one object, so that it stays below 16 KiB.
+/// Most bytes of a status as JSON that sentences may fill up: grants are always told, sentences as far as 16 KiB have room.
+const MOST_BYTES: usize = 15 << 10;
+/// Most bytes of sentences in one object, as JSON.
 const SENTENCES: usize = 3_000;
+/// What a sentence takes besides itself: `,"message":`.
+const MESSAGE: usize = 11;
 /// Longest sentence, in characters.
 const LONGEST: usize = 500;
 
@@ -108,13 +114,12 @@ impl World {
             .collect();
         // Those who got nothing are told first.
         sentences.sort_by_key(|(grant, _)| grant.bytes > 0);
-        let mut left = SENTENCES;
+        let silent = bytes(&status(grants, |_| None));
+        let mut left = SENTENCES.min(MOST_BYTES.saturating_sub(silent));
         sentences.retain(|(_, sentence)| {
-            let fits = sentence.len() <= left;
-            if fits {
-                left = left.saturating_sub(sentence.len());
-            }
-            fits
+            let rest = left.checked_sub(bytes(sentence).saturating_add(MESSAGE));
+            left = rest.unwrap_or(left);
+            rest.is_some()
         });
         status(grants, |grant| {
             let own = sentences.iter().find(|(of, _)| of.account == grant.account);
@@ -150,4 +155,9 @@ impl World {
         let sentence = short.to_string();
         Some(sentence.chars().take(LONGEST).collect())
     }
+}
+
+/// Length as JSON, of what has nothing that JSON lacks.
+fn bytes(what: &impl Serialize) -> usize {
+    serde_json::to_vec(what).map_or(0, |bytes| bytes.len())
 }

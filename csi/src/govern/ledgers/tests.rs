@@ -19,6 +19,7 @@ mod denials;
 mod edits;
 mod refusals;
 mod scale;
+mod sentences;
 
 const GIB: u64 = 1 << 30;
 const UID: &str = "u";

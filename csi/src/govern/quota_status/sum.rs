@@ -13,7 +13,7 @@ use crate::size::ByteSize;
 const READY: &str = "Ready";
 /// Most bytes of a status as JSON; the rest of 16 KiB is for the object.
 const MOST_BYTES: usize = 12 << 10;
-/// Most bytes of what is set aside, as JSON: about two hundred nodes.
+/// Most bytes of what is set aside, as JSON: 129 nodes whose names have 15 characters, by [`ROW_BYTES`].
 const MOST_RESERVED: usize = 10 << 10;
 /// Most bytes of a row's JSON but the node's name.
 const ROW_BYTES: usize = 64;

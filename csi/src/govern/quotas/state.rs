@@ -1,6 +1,6 @@
 //! What is known on a node, and what it comes to. No locks, no waiting: whoever calls has the lock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::slice::from_ref;
 use std::sync::Arc;
 
@@ -90,6 +90,8 @@ pub(super) struct Candidate<'a> {
     namespace: &'a str,
     volume: &'a VolumeId,
     place: &'a str,
+    /// Bytes that it shows, once they are known.
+    bytes: Option<u64>,
 }
 
 impl State {
@@ -132,8 +134,9 @@ impl State {
             namespace: &namespace,
             volume: &waiter.volume,
             place: &place,
+            bytes,
         };
-        let (bytes, wish) = match self.check(&candidate, bytes) {
+        let (bytes, wish) = match self.check(&candidate) {
             Ok(()) => (bytes, None),
             Err(No::Exceeded(exceeded)) => return Err(exceeded.into()),
             Err(No::NotYet(quota)) => (None, bytes.map(|bytes| Wish { bytes, quota })),
@@ -229,15 +232,13 @@ impl State {
         if seat.bytes == Some(bytes) {
             return Outcome::Go;
         }
-        let decided = self.check(
-            &Candidate {
-                serial: seat.serial,
-                namespace: &seat.namespace,
-                volume: &waiter.volume,
-                place: &seat.place,
-            },
-            Some(bytes),
-        );
+        let decided = self.check(&Candidate {
+            serial: seat.serial,
+            namespace: &seat.namespace,
+            volume: &waiter.volume,
+            place: &seat.place,
+            bytes: Some(bytes),
+        });
         let (bytes, wish, outcome) = match decided {
             Ok(()) => (Some(bytes), None, Outcome::Go),
             Err(No::NotYet(quota)) => (None, Some(Wish { bytes, quota }), Outcome::Waits),
@@ -262,8 +263,9 @@ impl State {
         self.seats.get(waiter)?.refusal.clone()
     }
 
-    /// Whether a namespace may have this volume with so many bytes, if they are known, beside all others that it has.
-    fn check(&self, candidate: &Candidate<'_>, bytes: Option<u64>) -> Result<(), No> {
+    /// Whether a namespace may have this volume beside all others that it has.
+    fn check(&self, candidate: &Candidate<'_>) -> Result<(), No> {
+        let bytes = candidate.bytes;
         let Some(rules) = self.rules_of(candidate.namespace) else {
             return Ok(());
         };
@@ -311,7 +313,8 @@ impl State {
         not_yet.map_or(Ok(()), |quota| Err(No::NotYet(quota)))
     }
 
-    /// What a namespace uses here, a candidate aside, whose place is then taken as shown. Seats have bytes as `of` says.
+    /// What a namespace uses here, a candidate aside, whose place is then taken as shown. Seats have bytes as `of` says. Of a place at
+    /// which more is retained than shown, the larger number counts: it is what is left when the volume goes.
     pub(super) fn usage(
         &self,
         shown: &[Shown],
@@ -320,11 +323,11 @@ impl State {
         aside: Option<&Candidate<'_>>,
     ) -> Usage {
         let mut volumes: BTreeMap<&VolumeId, u64> = BTreeMap::new();
-        let mut places: BTreeSet<&str> = BTreeSet::new();
-        let mut add = |volume, place, bytes: u64| {
-            let known = volumes.entry(volume).or_default();
-            *known = bytes.max(*known);
-            places.insert(place);
+        let mut places: BTreeMap<&str, u64> = BTreeMap::new();
+        let at_least = |known: &mut u64, bytes: u64| *known = bytes.max(*known);
+        let mut add = |volume, place, bytes| {
+            at_least(volumes.entry(volume).or_default(), bytes);
+            at_least(places.entry(place).or_default(), bytes);
         };
         for it in shown.iter().filter(|it| it.namespace == namespace) {
             add(&it.volume, it.place.as_str(), it.bytes);
@@ -336,23 +339,32 @@ impl State {
         }
         if let Some(aside) = aside {
             volumes.remove(aside.volume);
-            places.insert(aside.place);
+            at_least(
+                places.entry(aside.place).or_default(),
+                aside.bytes.unwrap_or(u64::MAX),
+            );
         }
-        let is_shown = |it: &Retained| places.iter().any(|at| is_at(&it.place, namespace, at));
+        let shown_at = |it: &Retained| {
+            let same = places
+                .iter()
+                .filter(|(at, _)| is_at(&it.place, namespace, at));
+            same.map(|(_, bytes)| *bytes).max()
+        };
+        let add = |used: Usage, bytes: u64, volumes: u64| Usage {
+            logical_bytes: used.logical_bytes.saturating_add(bytes),
+            volumes: used.volumes.saturating_add(volumes),
+        };
+        let used = volumes
+            .into_values()
+            .fold(Usage::default(), |used, bytes| add(used, bytes, 1));
         let retained = self
             .retained
             .iter()
-            .filter(|it| it.namespaces.contains(namespace) && !is_shown(it));
-        let retained = retained.map(|it| it.bytes);
-        let (mut logical_bytes, mut count) = (0u64, 0u64);
-        for bytes in volumes.into_values().chain(retained) {
-            logical_bytes = logical_bytes.saturating_add(bytes);
-            count = count.saturating_add(1);
-        }
-        Usage {
-            logical_bytes,
-            volumes: count,
-        }
+            .filter(|it| it.namespaces.contains(namespace));
+        retained.fold(used, |used, it| match shown_at(it) {
+            Some(shown) => add(used, it.bytes.saturating_sub(shown), 0),
+            None => add(used, it.bytes, 1),
+        })
     }
 
     pub(super) fn shown(&self) -> Vec<Shown> {

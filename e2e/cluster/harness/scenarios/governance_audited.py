@@ -30,6 +30,7 @@ PATIENCE = 150
 """Seconds in which a denied pod has to start once it may: kubelet asks ever more seldom, and at last every two minutes."""
 TOLD = 30
 """Seconds until what happened is told: a node writes every 5 s, the controller at a policy every 10 s."""
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 GRANTED = re.compile(r"of (\d+) bytes granted; .*")
 PLACE, SEEN = STATE / NAME, INSIDE / NAME
 """Of files that commands are given, and what processes of the cluster call it."""
@@ -72,7 +73,7 @@ def _policies(prefix: str = "public", closed: str = "elsewhere", size: str = "1G
 
 
 def _decided(world: World, scene: Scene, rules: Rules) -> Loads:
-    """Something of every kind. A claim has a revision, an inline volume has none."""
+    """Something of every kind. A claim has a revision when it is let in, an inline volume once it is listed."""
     for path in ("first", "second"):
         scene.add_model(f"public/{path}", shards=1)
     scene.add(claim(NAME, "claim", NAME, "public/first"), pod(OTHER, "denied", inline(NAME, "public/first")))
@@ -98,7 +99,10 @@ def _is_audited(world: World, log: AuditLog, loads: Loads) -> None:
         mine = _of(found, about["who"]["podUid"])
         decided = {**about, "rule": f"{NAME} allow[0]"}
         _has(world, f"{name}: allowed, by which rule of which policy", mine, "Allow", {**decided, "bytes": 0})
-        _has(world, f"{name}: settled with the {sent} bytes that the server sent", mine, "Settle", {**decided, "bytes": sent})
+        found_out = {**decided, "what": {"revision": _revision(world, name, mine), **about["what"]}}
+        _has(world, f"{name}: settled with the {sent} bytes that the server sent", mine, "Settle", {**found_out, "bytes": sent})
+        reserved = [it["what"] for it in mine if it["event"] == "Reserve"]
+        world.check(f"{name}: what was set aside is of that revision", reserved and all(it == found_out["what"] for it in reserved), reserved)
     _other_is(world, log, found, loads.refusal)
 
 
@@ -121,6 +125,13 @@ def _what(world: World, name: str, path: str) -> dict:
     volume = world.kube.get(NAME, "persistentvolumeclaim", "claim")["spec"]["volumeName"]
     attributes = world.kube.get("", "persistentvolume", volume)["spec"]["csi"]["volumeAttributes"]
     return {**what, "revision": attributes["revision"]}
+
+
+def _revision(world: World, name: str, mine: list[dict]) -> str:
+    """The one revision that a load has settled: of an inline volume whatever was listed."""
+    seen = {it["what"].get("revision", "") for it in mine if it["event"] == "Settle"}
+    world.check(f"{name}: one revision was settled, by its fingerprint", len(seen) == 1 and all(map(FINGERPRINT.fullmatch, seen)), seen)
+    return next(iter(seen), "")
 
 
 def _has(world: World, sentence: str, entries: list[dict], event: str, wanted: dict) -> None:

@@ -4,8 +4,9 @@ within five seconds, and no byte is fetched for them."""
 import json
 import time
 
+from .. import emulator
 from ..manifests import DRIVER, as_service_account, claimed, consumer, inline, pod, service_account, static_volume
-from ..scene import Scene
+from ..scene import REFUSED, Scene
 from ..store import COUNTED
 from ..world import World
 
@@ -17,6 +18,7 @@ SOON = 5
 
 
 def run(world: World) -> None:
+    emulator.install()
     scene = world.scene(NAME, endpoint=COUNTED, consumers=[consumer(NAME, "reader")])
     scene.add_namespace(OTHER)
     scene.add(*(service_account(NAME, name) for name in ("reader", "stranger")), service_account(OTHER, "reader"))
@@ -65,6 +67,20 @@ def _someone_elses_token(world: World, scene: Scene) -> None:
     stolen = {"source": NAME, "path": PATH, "csi.storage.k8s.io/serviceAccount.tokens": tokens}
     scene.add(*static_volume(NAME, "stolen", stolen))
     _refused(world, scene, "the volume carries the token of a pod that may", _pod("thief", "stranger", volume=claimed("stolen")))
+    _said_to_the_socket(world, tokens)
+
+
+def _said_to_the_socket(world: World, tokens: str) -> None:
+    """No kubelet is in between that would send the thief's own token: only the driver can refuse."""
+    thief, robbed = (world.kube.get(NAME, "pod", name) for name in ("thief", "reader-1"))
+    mark, uid = world.store.mark(), thief["metadata"]["uid"]
+    ended = emulator.publish(world.cluster, thief, NAME, PATH, tokens, SOON)
+    match = REFUSED.search(ended.err)
+    world.check("the driver's socket refuses the token of a pod that may with the target of another", ended.code != 0 and match, ended)
+    wanted = f'the token is that of pod "reader-1" with uid "{robbed["metadata"]["uid"]}", but the volume is mounted for the pod with uid "{uid}"'
+    world.check(f"it says why: “{match[2].strip()}”", match[1] == "Unauthenticated" and wanted in match[2], ended)
+    world.equal("for which no byte of content was fetched either", world.store.since(mark).bytes_by_key, {})
+    world.equal("and nothing is mounted for the other pod", [it for it in world.cluster.volume_mounts() if it.pod == uid], [])
 
 
 def _revoked(world: World, scene: Scene) -> None:

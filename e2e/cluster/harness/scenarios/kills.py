@@ -1,6 +1,7 @@
 """The node plugin and kubelet are killed (kill -9) at random moments of publish and unpublish: pods that read meanwhile never notice,
 pods that wait get their model, and in the end nothing is left."""
 
+import re
 import time
 
 from ..manifests import inline
@@ -13,6 +14,7 @@ from ..world import World
 NAME = "kills"
 ROUNDS = 6
 READERS = ("reader-1", "reader-2")
+PUBLISHED = re.compile(r"(?m)^tonnage_published_volumes (\d+)$")
 RATE = 12_000_000
 """Bytes per second of the store, so that a fetch lasts about two seconds."""
 PUBLISHING, UNPUBLISHING = 2.5, 1.2
@@ -22,7 +24,9 @@ PUBLISHING, UNPUBLISHING = 2.5, 1.2
 def run(world: World) -> None:
     scene = world.scene(NAME, endpoint=COUNTED)
     steady = scene.add_model("steady", shards=2, shard_size=2 << 20)
+    mark = world.store.mark()
     scene.start(*(reader(scene, name, inline(NAME, "steady"), steady) for name in READERS))
+    world.check("pods that come first have their model listed", scene.listings(world.store.since(mark), "steady"))
     _restart_costs_nothing(world, scene)
     dice = world.dice(NAME)
     for number in range(ROUNDS):
@@ -31,6 +35,8 @@ def run(world: World) -> None:
     never_noticed(world, scene, *READERS)
     world.store.limit(None)
     scene.remove(*READERS)
+    until("the driver tells Prometheus of no volume", 30, lambda: _published(world) == 0, lambda: _published(world))
+    world.check("all pods are gone, and the driver tells Prometheus of no volume", True)
     _nothing_half_done(world)
 
 
@@ -65,7 +71,15 @@ def _restart_costs_nothing(world: World, scene: Scene) -> None:
     world.cluster.kill_component("kubelet")
     world.cluster.start_component("kubelet")
     until("kubelet has published the readers' volumes again", 60, lambda: world.driver.publishes() >= len(READERS), world.driver.publishes)
-    world.equal("kubelet's restart publishes running pods again, and the store is asked for nothing", world.store.since(mark).objects, [])
+    traffic = world.store.since(mark)
+    seen = (traffic.objects, scene.listings(traffic, "steady"))
+    world.equal("kubelet's restart publishes running pods again, and the store is asked for no object and no listing of theirs", seen, ([], []))
+    world.equal("the driver tells Prometheus of their volumes", _published(world), len(READERS))
+
+
+def _published(world: World) -> int:
+    """How many volumes the driver says to be published on the node."""
+    return int(PUBLISHED.search(world.driver.metrics())[1])
 
 
 def _nothing_half_done(world: World) -> None:

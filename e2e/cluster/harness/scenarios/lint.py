@@ -1,10 +1,11 @@
 """The chart is without fault by helm's linter, by kubeconform's strict comparison with the schemas of the running server, and by the
-server itself; and so is every example. Prometheus takes its rules, which pass their tests, and what its dashboards ask."""
+server itself; and so is every example. Values that no scenario installs make what they should. Prometheus takes its rules, which pass
+their tests, and what its dashboards ask."""
 
 import json
 import re
 
-from .. import monitoring, schemas
+from .. import chart_values, monitoring, schemas
 from ..cluster import Cluster
 from ..command import attempt
 from ..install import CLUSTER_CIDRS, RELEASE
@@ -25,6 +26,8 @@ ALL = {
     "networkPolicy": {"egress": [{}]},
 }
 """Values that turn on what is off by default and needs no other project's kinds."""
+FOR_THE_OPERATOR = {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}
+"""Values that make the Prometheus operator's kinds, which this server does not have."""
 
 
 def run(world: World) -> None:
@@ -32,10 +35,13 @@ def run(world: World) -> None:
     world.driver.helm("lint", chart, "--strict", f"--kube-version={VERSION}", "--values=-")
     world.check("helm lint --strict finds nothing", True)
     schemas.write(json.loads(world.kube("get", "--raw", "/openapi/v2")), STATE / "schemas")
+    schemas.add_vendored(STATE / "schemas")
     for words, extra in (("its defaults", {}), ("all that is optional", ALL)):
         rendered = _rendered(world.cluster, chart, extra)
         _conforms(world, f"the chart with {words}", rendered)
         _server_takes(world, f"the chart with {words}", rendered)
+    _for_the_operator(world, chart)
+    _chosen(world, chart)
     _authors(world, chart)
     for example in sorted(EXAMPLES.glob("*.yaml")):
         _example(world, example.name, example.read_text())
@@ -45,6 +51,31 @@ def run(world: World) -> None:
 def _rendered(cluster: Cluster, chart: object, values: dict, version: str = VERSION, *flags: str) -> str:
     where = [f"--namespace={SYSTEM}", f"--kube-version={version}", "--values=-", *flags]
     return cluster.inside("helm", "template", RELEASE, chart, *where, text=json.dumps(values))
+
+
+def _for_the_operator(world: World, chart: object) -> None:
+    rendered = _rendered(world.cluster, chart, FOR_THE_OPERATOR)
+    kinds = sorted(re.findall(r"(?m)^apiVersion: monitoring.coreos.com/v1\nkind: (\w+)$", rendered))
+    world.equal("the chart makes what the Prometheus operator reads", kinds, ["PodMonitor", "PrometheusRule"])
+    _conforms(world, "the chart with that", rendered)
+    print("  not judged  PodMonitor and PrometheusRule by this server, which has no such kinds")
+
+
+def _chosen(world: World, chart: object) -> None:
+    """Values that no scenario installs, all at once."""
+    rendered = _rendered(world.cluster, chart, chart_values.CHOSEN)
+    _conforms(world, "the chart with two node groups and paths of its own", rendered)
+    _server_takes(world, "the chart with two node groups and paths of its own", rendered)
+    found = chart_values.objects(rendered)
+    sets = sorted(name for kind, name in found if kind == "DaemonSet")
+    world.equal("each node group is a DaemonSet", sets, ["tonnage-node-nvme", "tonnage-node-sata"])
+    for (kind, name), wanted in chart_values.WANTED.items():
+        lacks = chart_values.missing(found[kind, name], wanted)
+        world.equal(f"{kind} {name} follows {', '.join(wanted)}", lacks, [])
+    for key, words in chart_values.ABSENT.items():
+        world.equal(f"and {key[1]} has nothing of another group's", [it for it in words if it in found[key]], [])
+    elsewhere = {it for it in chart_values.images(rendered) if not it.startswith(f"{chart_values.MIRROR}/")}
+    world.equal("every image comes from the mirror", elsewhere, set())
 
 
 def _authors(world: World, chart: object) -> None:

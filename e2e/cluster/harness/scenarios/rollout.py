@@ -22,7 +22,9 @@ def run(world: World) -> None:
     model = scene.add_model("steady")
     scene.add(claim(NAME, "claim", NAME, "steady"))
     volumes = (inline(NAME, "steady"), claimed("claim"))
+    mark = world.store.mark()
     scene.start(*(reader(scene, name, volume, model) for name, volume in zip(READERS, volumes)))
+    world.check("pods that come first have their model listed", scene.listings(world.store.since(mark), "steady"))
     scene.start(scene.inline_pod("leaves", "steady"))
     world.driver.usage()
     image.add_next(world.cluster)
@@ -53,7 +55,8 @@ def _undisturbed(world: World, scene: Scene, what: str, change: Callable[[], Non
     world.check(f"{what} replaces the node pod", world.driver.node_pod()["metadata"]["uid"] != before)
     world.equal("every mount is the one that it was", _mounts(world), mounts)
     never_noticed(world, scene, *READERS)
-    world.equal("and the store is asked for nothing", world.store.since(mark).objects, [])
+    traffic = world.store.since(mark)
+    world.equal("and the store is asked for no object and no listing of the model", (traffic.objects, scene.listings(traffic, "steady")), ([], []))
 
 
 def _mounts(world: World) -> set[tuple[str, str]]:

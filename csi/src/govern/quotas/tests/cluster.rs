@@ -94,14 +94,25 @@ async fn of_a_shared_load_whoever_has_no_reservation_waits_alone() {
     let free = other.waiter.clone();
     node.ask(other).unwrap();
     node.sized("v", 11).unwrap();
-    assert_eq!(node.quotas.settled(&free, 11 * GIB).await, Ok(()));
+    assert_eq!(node.quotas.settled(&free, 11 * GIB, PATIENCE).await, Ok(()));
     let poor = waiter("p1", "v");
-    let mut settled = Box::pin(node.quotas.settled(&poor, 11 * GIB));
+    let mut settled = Box::pin(node.quotas.settled(&poor, 11 * GIB, PATIENCE));
     assert!(futures::poll!(settled.as_mut()).is_pending());
     assert_eq!(node.reports(), Some((0, 11, 7)));
     node.sets_aside(11, 7, 0);
     assert_eq!(settled.await, Ok(()));
     assert_eq!(node.used(), (11, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_the_controller_longer_than_the_call_can_be_held() {
+    let node = node();
+    node.enter("p1", "v").unwrap();
+    let (began, left) = (Instant::now(), Duration::from_secs(3));
+    let refused = node.quotas.settled(&waiter("p1", "v"), GIB, left).await;
+    let quota = "q".to_owned();
+    assert_eq!(refused, Err(Refused::NotSetAside { quota }));
+    assert!(began.elapsed() <= Duration::from_millis(3_001));
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +152,7 @@ async fn nothing_is_reported_or_let_in_until_it_is_known_where_the_numbers_begin
     assert_eq!(node.reports(), Some((0, 1, 13)));
     let wait = Duration::from_millis(1);
     let waiter = waiter("p1", "a");
-    let settled = node.quotas.settled(&waiter, GIB);
+    let settled = node.quotas.settled(&waiter, GIB, PATIENCE);
     assert!(timeout(wait, settled).await.is_err());
     node.sets_aside(1, 13, 0);
     node.sized("a", 1).unwrap();
@@ -185,7 +196,10 @@ async fn a_pod_that_joins_a_load_of_which_nobody_knows_the_size_is_decided_about
         .values_mut()
         .for_each(|seat| seat.bytes = None);
     node.enter("p3", "v").unwrap();
-    let refused = node.quotas.settled(&waiter("p3", "v"), 11 * GIB).await;
+    let refused = node
+        .quotas
+        .settled(&waiter("p3", "v"), 11 * GIB, PATIENCE)
+        .await;
     assert!(matches!(refused, Err(Refused::Exceeded(_))), "{refused:?}");
 }
 

@@ -19,6 +19,26 @@ fn retained_content_counts_where_no_volume_shows_it() {
     assert_eq!(node.used(), (10, 1));
     node.records.lock().unwrap().clear();
     assert_eq!(node.used(), (8, 1));
+    // With less than is retained there: that is still here when the volume goes.
+    node.run("p1", "llama", 3);
+    assert_eq!(node.used(), (8, 1));
+    node.records.lock().unwrap().clear();
+    assert_eq!(node.used(), (8, 1));
+}
+
+#[test]
+fn retained_content_is_not_counted_twice_by_a_volume_of_its_place_that_is_smaller() {
+    let node = Node::with(&json!({"perNode": {"logicalBytes": "10Gi"}}));
+    node.quotas.lock().retained = vec![Retained {
+        place: place("models", "llama"),
+        namespaces: BTreeSet::from(["team-a".to_owned()]),
+        manifest: Digest::of(b"llama"),
+        bytes: 8 * GIB,
+    }];
+    // Eight are retained and five of them are shown, so that there is room for two.
+    node.run("p1", "llama", 5);
+    node.run("p2", "other", 2);
+    assert_eq!(node.used(), (10, 2));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What is told of a load: once, and not for each of its runs.
 
+use tonnage_cache::digest::Digest;
+
 use super::*;
 
 /// More loads than anybody remembers for long.
@@ -41,6 +43,34 @@ async fn what_is_set_aside_for_a_load_is_told_once() {
     let who = reserved.who.as_ref().unwrap();
     assert_eq!(who.pod_uid.as_deref(), Some("pod-a"));
     assert_eq!(reserved.what.as_ref().unwrap().path, "base/llama");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_of_a_load_says_its_revision_once_that_is_known() {
+    let site = Site::new(&[policy(&budget())]);
+    site.has("a", 100);
+    let progress = Arc::<Progress>::default();
+    let admission = site.judge("a").unwrap();
+    let (opened, seat) = admission.open(LOAD, Arc::clone(&progress));
+    admission.tell(LOAD);
+    let revision = Digest::of(b"revision");
+    progress.name(revision);
+    site.run(100).await.unwrap().settle(100, true);
+    assert!(site.run(100).await.is_err(), "nothing is left");
+    drop((opened, seat, admission));
+    let events = site.events();
+    let told: Vec<(Event, Option<String>)> = events
+        .into_iter()
+        .map(|it| (it.event, it.what.unwrap().revision))
+        .collect();
+    let found = || Some(revision.to_string());
+    let expected = [
+        (Event::Allow, None),
+        (Event::Reserve, found()),
+        (Event::Deny, found()),
+        (Event::Settle, found()),
+    ];
+    assert_eq!(told, expected);
 }
 
 #[tokio::test(start_paused = true)]
