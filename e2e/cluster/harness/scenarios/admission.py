@@ -144,7 +144,7 @@ def _bad_policies() -> list[Bad]:
         ("with a price in words", of(pricePerGiB={**PRICE, "amount": "nine cents"}), amount),
         ("with a currency in small letters", of(pricePerGiB={**PRICE, "currency": "eur"}), "pricePerGiB.currency must be three capital letters, such as EUR"),
         *((f"with a {it} of 0", of(rate={it: "0"}), f"rate.{it} must be a whole number of bytes above 0, such as 500M") for it in RATES),
-        ("with an unquoted price", of(pricePerGiB={**PRICE, "amount": 0.09}), "spec.pricePerGiB.amount in body must be of type string"),
+        ("with an unquoted price", of(pricePerGiB={**PRICE, "amount": 0.09}), ".spec.pricePerGiB.amount: expected string"),
         ("without a selector", _object("EgressPolicy", "offered", {}), "spec.namespaces: Required value"),
         ("with a mode that nobody knows", of(mode="Strict"), 'spec.mode: Unsupported value: "Strict"'),
         ("with rules that may be a second old", of(maxStalenessSeconds=1), "spec.maxStalenessSeconds in body should be greater than or equal to 60"),

@@ -21,6 +21,9 @@ STOPPED = 120
 PATIENCE = 200
 """Seconds in which waiting pods have to start: kubelet tries again every two minutes at last, the watch of the rules every ten seconds, and a load
 that has begun needs its time."""
+NOTICED = 120
+"""Seconds in which a pod has to start that is made just after the API server is back: kubelet looks for new pods again after half a minute,
+and up to as much again."""
 ROLE, POLICIES = "tonnage-node", "egresspolicies"
 SENTENCE = re.compile(
     rf"the policies are (\d+) s old, because nothing newer can be read from the API server, and EgressPolicy {NAME} lets nothing be loaded by policies older "
@@ -100,7 +103,7 @@ def _is_too_old(world: World, sentence: str, said: str) -> None:
 def _refused(world: World, scene: Scene) -> None:
     """The API server is back, and the driver may still not read the rules."""
     mark = world.store.mark()
-    scene.start(pod(NAME, "during", inline(NAME, "cached")))
+    scene.start(pod(NAME, "during", inline(NAME, "cached")), seconds=NOTICED)
     world.equal("by rules that are too old a cached model mounts", scene.sums("during"), scene.sums("reader"))
     world.equal("without a byte of content", world.store.since(mark).content, 0)
     scene.add(scene.inline_pod("uncached", "uncached"))
