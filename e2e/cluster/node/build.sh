@@ -2,10 +2,10 @@
 # Builds what the cluster is made of into $BIN, from the Go module proxy at pinned versions: Kubernetes, etcd, the network
 # plugins and csi-provisioner as one module (it shares most packages: 509 s cold on two cores, 2.9 GB at most), helm
 # and kubeconform each by itself. runc too, because the distribution's may be older than 1.2, from which on it takes `ro` off what a
-# pod wants to write. containerd comes from the distribution, and so does Prometheus, unpacked only: its package would start it. What is
-# built already is not built again.
-# TONNAGE_E2E_CONTAINERD=built builds containerd 2 as well (155 s on two cores), which is used from then on: with the distribution's, if
-# that is older, no pod can have `hostUsers: false`, and scenarios say that they do not judge it.
+# pod wants to write. containerd 2 too (155 s on two cores): with an older one no pod can have `hostUsers: false`. Prometheus comes from the
+# distribution, unpacked only: its package would start it. What is built already is not built again.
+# TONNAGE_E2E_CONTAINERD=distribution takes the distribution's containerd, unless another is built already; if it is older than 2,
+# scenarios say what they do not judge.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -71,7 +71,7 @@ export CGO_ENABLED=0 GOFLAGS=-trimpath
 renice -n 10 $$ >/dev/null
 once "kubernetes-$(cat "$HERE"/mods/all/go.{mod,sum} | cksum | cut -d' ' -f1)" kubernetes
 once "runc-${RUNC##*@}" runc
-case ${TONNAGE_E2E_CONTAINERD:-distribution} in
+case ${TONNAGE_E2E_CONTAINERD:-built} in
   built) once "containerd-$(cat "$HERE"/mods/containerd/go.{mod,sum} | cksum | cut -d' ' -f1)" containerd ;;
   distribution) ;;
   *) die "TONNAGE_E2E_CONTAINERD is $TONNAGE_E2E_CONTAINERD: built, or distribution" ;;
