@@ -28,7 +28,7 @@ def _lane(result: Result, lane: str) -> list[str]:
     rows = [row for row in result.rows if row.lane == lane]
     ranked = ranking(rows)
     figures = [name for name in dict.fromkeys(name for row in rows for name in row.figures) if name != "stolen s"]
-    heads = [f"{lane}", *([f"÷ best peer"] if ranked else []), *figures, "runs"]
+    heads = [f"{lane}", *(["÷ best peer"] if ranked else []), *figures, "runs"]
     limit = result.limits.get("limit s")
     if ranked and limit and ranked.endswith(" s"):
         heads.insert(2, "÷ limit")

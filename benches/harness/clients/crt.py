@@ -2,7 +2,6 @@
 
 import os
 import sys
-from concurrent.futures import wait
 from pathlib import Path
 
 from awscrt.auth import AwsCredentialsProvider

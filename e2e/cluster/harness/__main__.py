@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from . import emulator, evidence, image, paths, side_by_side
+from . import device_plugin, emulator, evidence, image, paths, programs, side_by_side
 from .beside import Beside
 from .cluster import Cluster
-from .device_plugin import DevicePlugin
 from .install import Driver
 from .interrupt import end_with_parent, ignore_signals, raise_at_signals
 from .kubectl import Kubectl
@@ -76,11 +75,11 @@ def _side_by_side(args: argparse.Namespace) -> int:
     began = time.monotonic()
     Cluster().build()
     Store.build()
-    driver = image.build_driver()
+    driver = programs.driver()
     if gpu.NAME in args.names:
-        DevicePlugin.build()
+        programs.of_tests(device_plugin.PROGRAM)
     if identity.NAME in args.names:
-        emulator.build()
+        programs.of_tests(emulator.PROGRAM)
     failed = side_by_side.run(args.clusters, args.names, driver, _seed())
     _say(f"{len(args.names)} scenarios on {args.clusters} clusters in {time.monotonic() - began:.0f} s, clusters on which one failed: {failed or 'none'}")
     return 1 if failed else 0
@@ -107,7 +106,7 @@ def _prepared(cluster: Cluster, measure: Measure, is_alone: bool) -> World:
     """Builds what is missing and starts what does not run. A cluster that was kept gets the driver of now."""
     cluster.build()
     Store.build()
-    binary = image.build_driver()
+    binary = programs.driver()
     kube, store = Kubectl(cluster), Store(cluster)
     driver = Driver(cluster, kube, binary)
     if not cluster.is_up():

@@ -1,15 +1,12 @@
 """Device plugins that register with the real kubelet and have devices of no use (`e2e/src/bin/device-plugin`)."""
 
-import json
-import os
 import shutil
-from pathlib import Path
 
+from . import programs
 from .cluster import FIRST, Cluster
-from .command import output, shown
 from .kubectl import Kubectl
 from .outcome import until
-from .paths import INSIDE, REPOSITORY, STATE
+from .paths import INSIDE, STATE
 
 PROGRAM = "device-plugin"
 SOCKETS = "/var/lib/kubelet/device-plugins"
@@ -26,23 +23,11 @@ class DevicePlugin:
         self._name = resource.replace("/", "-")
 
     @staticmethod
-    def build() -> Path:
-        """The program: what lies beside the driver that TONNAGE_BIN names, or what cargo builds. Several clusters have it built before they
-        are started, like the driver."""
-        if (given := os.environ.get("TONNAGE_BIN")) and (beside := Path(given).absolute().parent / PROGRAM).exists():
-            return beside
-        manifest = ["--manifest-path", REPOSITORY / "Cargo.toml"]
-        shown(["cargo", "build", "--quiet", "--release", *manifest, "--package", "tonnage-e2e", "--bin", PROGRAM])
-        metadata = json.loads(output(["cargo", "metadata", "--format-version=1", "--no-deps", *manifest]))
-        return Path(metadata["target_directory"]) / "release" / PROGRAM
-
-    @staticmethod
     def install() -> None:
         """Puts the program where the cluster's namespaces show it wherever the repository lies."""
-        program = DevicePlugin.build()
         # One that still runs keeps the file that it was started from.
         (STATE / PROGRAM).unlink(missing_ok=True)
-        shutil.copy2(program, STATE / PROGRAM)
+        shutil.copy2(programs.of_tests(PROGRAM), STATE / PROGRAM)
 
     def start(self) -> None:
         """Returns when the scheduler can give the devices to pods."""

@@ -1,11 +1,9 @@
 """Images without a registry and without a container engine: made by the project's own script, imported into containerd."""
 
-import json
-import os
 from pathlib import Path
 
 from .cluster import Cluster
-from .command import output, shown
+from .command import output
 from .outcome import Failure
 from .paths import BIN, INSIDE, REPOSITORY, STATE
 
@@ -14,15 +12,6 @@ NEXT = "local/tonnage:next"
 """The driver's image by another name, to upgrade to."""
 BUSYBOX, PAUSE = "local/busybox:1", "local/pause:1"
 """What nodes have from the start (`../node/images.sh`): a shell and its tools; the second waits where it is told nothing else."""
-
-
-def build_driver() -> Path:
-    """The driver's binary: TONNAGE_BIN, or what cargo builds."""
-    if given := os.environ.get("TONNAGE_BIN"):
-        return Path(given).absolute()
-    shown(["cargo", "build", "--quiet", "--release", "--manifest-path", REPOSITORY / "Cargo.toml", "--package", "tonnage-csi", "--bin", "tonnage"])
-    metadata = output(["cargo", "metadata", "--format-version=1", "--no-deps", "--manifest-path", REPOSITORY / "Cargo.toml"])
-    return Path(json.loads(metadata)["target_directory"]) / "release/tonnage"
 
 
 def load(cluster: Cluster, driver: Path) -> None:
