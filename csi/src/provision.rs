@@ -20,6 +20,7 @@ use crate::claims::{self, Claims};
 use crate::crd::{AuthMode, Consumer, RevisionPolicy, SourceSpec};
 use crate::egress::select::covers;
 use crate::govern::rules::Rulebook;
+use crate::policy::Refusal;
 use crate::sources::Sources;
 use crate::volume::{Attributes, VolumeId};
 use crate::volumes::{Claim, Volume, VolumeRecords};
@@ -34,6 +35,8 @@ use listings::{Listings, Question};
 
 /// How long a call may take to find out the revision; the provisioner waits for 10 s.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// What is said while nobody knows where a source is.
+const LOCATING: &str = "the source is being read; this is tried again by itself";
 
 /// Makes, finds and removes records of volumes.
 #[derive(Debug)]
@@ -155,22 +158,26 @@ impl Provisioner {
         let Some(egress) = &cluster.egress else {
             return Ok(());
         };
-        let rules = egress.rules()?;
         let Some(Claim { namespace, .. }) = &volume.claim else {
             return Ok(());
         };
+        let attributes = &volume.attributes;
+        let Some(location) = self.sources.locations().find(&attributes.source) else {
+            // It is known from when the source can be used: until then the source says why it cannot.
+            self.sources.get(&attributes.source)?;
+            return Err(Refusal::Unavailable(LOCATING.to_owned()).into());
+        };
+        let rules = egress.rules()?;
         let labels = if rules.needs_labels() {
             cluster.namespaces.labels(namespace).await?
         } else {
             Arc::default()
         };
-        let attributes = &volume.attributes;
-        let location = self.sources.locations().find(&attributes.source);
         let tenant = Tenant {
             namespace,
             labels: &labels,
         };
-        Ok(rules.check(tenant, &location.unwrap_or_default(), attributes)?)
+        Ok(rules.check(tenant, &location, attributes)?)
     }
 
     /// The revision that the source shows now, if it is not larger than the claim.

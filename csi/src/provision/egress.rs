@@ -1,9 +1,9 @@
 //! The rules of egress, as far as they concern a claim: what no pod of its namespace may load is not listed for it either. Which
-//! service accounts may is asked at each mount. How old the rules are and what budgets have left is not asked, because nothing is
-//! downloaded here.
+//! service accounts may is asked at each mount, as is what budgets have left: nothing is downloaded here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonnage_cache::clock::{Clock, unix_millis};
 use tonnage_cache::source::location::Location;
@@ -13,6 +13,9 @@ use crate::egress::policy::{What, Who};
 use crate::govern::rules::{Rulebook, Snapshot};
 use crate::policy::Refusal;
 use crate::volume::Attributes;
+
+/// How old the rules may be: what policies have for `maxStalenessSeconds` where they do not say.
+const OLDEST: Duration = Duration::from_mins(30);
 
 /// Asks the rules.
 #[derive(Debug)]
@@ -40,12 +43,12 @@ impl Egress {
         Self { rulebook, clock }
     }
 
-    /// The rules now. Until they were read nobody knows what they forbid.
+    /// The rules now. Until they were read, and when that was long ago, nobody knows what they forbid.
     pub(super) fn rules(&self) -> Result<Rules, Refusal> {
         let snapshot = self.rulebook.snapshot();
-        if snapshot.age.is_none() {
+        if snapshot.age.is_none_or(|age| age > OLDEST) {
             return Err(Refusal::Unavailable(
-                "the EgressPolicies are being read from the API server; this is tried again by itself"
+                "the EgressPolicies could not be read from the API server lately; this is tried again by itself, and the controller's log says what is wrong"
                     .to_owned(),
             ));
         }
@@ -107,7 +110,7 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use serde_json::{Value, json};
     use tonnage_cache::clock::ManualClock;
@@ -116,10 +119,11 @@ mod tests {
     use super::*;
     use crate::egress::policy::DefaultEgress;
 
-    fn egress(default_egress: DefaultEgress) -> Egress {
+    fn egress(default_egress: DefaultEgress) -> (Egress, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
         let seam: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        Egress::new(Rulebook::new(default_egress, seam), clock)
+        let own: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        (Egress::new(Rulebook::new(default_egress, seam), own), clock)
     }
 
     fn policy(spec: &Value) -> Compiled {
@@ -133,7 +137,7 @@ mod tests {
 
     /// What a claim of `team-a` for `llama` of the source `models` is told by policies with these specifications.
     fn told(specs: &[Value]) -> Result<(), Refusal> {
-        let egress = egress(DefaultEgress::Allow);
+        let (egress, _) = egress(DefaultEgress::Allow);
         let policies = specs.iter().map(policy).collect();
         egress.rulebook.replace(policies, Duration::ZERO);
         let labels = BTreeMap::from([("tier".to_owned(), "gold".to_owned())]);
@@ -163,11 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_were_never_read_are_waited_for() {
-        let egress = egress(DefaultEgress::Deny);
+    fn rules_that_were_never_read_or_long_ago_are_waited_for() {
+        let (egress, clock) = egress(DefaultEgress::Deny);
         let refusal = egress.rules().unwrap_err();
         assert_eq!(refusal.kind(), Kind::Transient);
         egress.rulebook.replace(Vec::new(), Duration::ZERO);
+        assert!(egress.rules().is_ok());
+        clock.advance(OLDEST + Duration::from_secs(1));
+        assert_eq!(egress.rules().unwrap_err().kind(), Kind::Transient);
+        egress.rulebook.prove(clock.monotonic());
         let labels = BTreeMap::new();
         let tenant = Tenant {
             namespace: "team-a",

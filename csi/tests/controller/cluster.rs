@@ -11,10 +11,14 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
-use tonnage_cache::clock::SystemClock;
+use tonnage_cache::clock::{Clock, SystemClock};
 use tonnage_cache::path::RelPath;
+use tonnage_cache::source::location::Location;
 use tonnage_cache::source::{self, Entry, Limits, Listing, Source, Version, fingerprint};
 use tonnage_csi::crd;
+use tonnage_csi::egress::compiled::Compiled;
+use tonnage_csi::egress::policy::DefaultEgress;
+use tonnage_csi::govern::rules::Rulebook;
 use tonnage_csi::provision::Provisioner;
 use tonnage_csi::service::ControllerService;
 use tonnage_csi::sources::Sources;
@@ -215,6 +219,10 @@ impl Cluster {
     }
 
     fn of(sources: Sources) -> Self {
+        Self::with(sources, |provisioner| provisioner)
+    }
+
+    fn with(sources: Sources, govern: impl FnOnce(Provisioner) -> Provisioner) -> Self {
         let (service, handle) = tower_test::mock::pair();
         let client = kube::Client::new(service, "tonnage");
         let server = Arc::new(ApiServer::default());
@@ -223,6 +231,7 @@ impl Cluster {
         let clock = Arc::new(SystemClock::new());
         let records = Arc::new(VolumeObjects::new(client.clone()));
         let provisioner = Provisioner::in_cluster(records, sources.clone(), client, clock);
+        let provisioner = govern(provisioner);
         let service = ControllerService::new(provisioner, Arc::new(SystemClock::new()), Vec::new());
         Self {
             server,
@@ -568,6 +577,46 @@ async fn a_listing_that_takes_long_is_told_and_goes_on_until_the_next_call() {
     tokio::time::sleep(Duration::from_mins(1)).await;
     cluster.create(request("team")).await.unwrap();
     assert_eq!(cluster.shelf.listed(), ["base/llama"]);
+}
+
+#[tokio::test]
+async fn what_no_policy_lets_a_claim_s_namespace_load_is_refused_before_anything_is_listed() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let rulebook = Rulebook::new(DefaultEgress::Allow, Arc::clone(&clock));
+    let cluster = Cluster::with(Sources::default(), |it| {
+        it.governed_by(rulebook.clone(), Arc::clone(&clock))
+    });
+    cluster.source(&json!({}));
+    cluster.server.claim("team", "llama");
+    cluster.shelf.put("base/llama/config.json", 2);
+    let waits = Code::Unavailable;
+    // Where the source is, is not known yet: that is nobody's fault but the moment's.
+    cluster
+        .refuses(request("team"), waits, &["is being read"])
+        .await;
+    cluster
+        .sources
+        .locations()
+        .put("models", Location::default());
+    cluster
+        .refuses(request("team"), waits, &["EgressPolicies"])
+        .await;
+    let allowing = |allow: Value| {
+        Compiled::from_json(&json!({
+            "apiVersion": "tonnage.dev/v1alpha1",
+            "kind": "EgressPolicy",
+            "metadata": {"name": "p", "uid": "u", "generation": 1},
+            "spec": {"namespaces": {"names": ["team"]}, "allow": allow},
+        }))
+    };
+    rulebook.replace(vec![allowing(json!([]))], clock.monotonic());
+    let denied = Code::PermissionDenied;
+    cluster
+        .refuses(request("team"), denied, &["EgressPolicy p"])
+        .await;
+    assert_eq!(cluster.shelf.listed(), Vec::<String>::new());
+    rulebook.replace(vec![allowing(json!([{}]))], clock.monotonic());
+    cluster.create(request("team")).await.unwrap();
 }
 
 #[tokio::test]

@@ -323,11 +323,12 @@ impl State {
         aside: Option<&Candidate<'_>>,
     ) -> Usage {
         let mut volumes: BTreeMap<&VolumeId, u64> = BTreeMap::new();
-        let mut places: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut places: BTreeMap<&str, BTreeMap<&VolumeId, u64>> = BTreeMap::new();
         let at_least = |known: &mut u64, bytes: u64| *known = bytes.max(*known);
         let mut add = |volume, place, bytes| {
             at_least(volumes.entry(volume).or_default(), bytes);
-            at_least(places.entry(place).or_default(), bytes);
+            let shown = places.entry(place).or_default();
+            at_least(shown.entry(volume).or_default(), bytes);
         };
         for it in shown.iter().filter(|it| it.namespace == namespace) {
             add(&it.volume, it.place.as_str(), it.bytes);
@@ -339,32 +340,40 @@ impl State {
         }
         if let Some(aside) = aside {
             volumes.remove(aside.volume);
+            let shown = places.entry(aside.place).or_default();
             at_least(
-                places.entry(aside.place).or_default(),
+                shown.entry(aside.volume).or_default(),
                 aside.bytes.unwrap_or(u64::MAX),
             );
         }
-        let shown_at = |it: &Retained| {
-            let same = places
-                .iter()
-                .filter(|(at, _)| is_at(&it.place, namespace, at));
-            same.map(|(_, bytes)| *bytes).max()
+        let mut used = Usage::default();
+        let mut add = |bytes: u64, volumes: u64| {
+            used.logical_bytes = used.logical_bytes.saturating_add(bytes);
+            used.volumes = used.volumes.saturating_add(volumes);
         };
-        let add = |used: Usage, bytes: u64, volumes: u64| Usage {
-            logical_bytes: used.logical_bytes.saturating_add(bytes),
-            volumes: used.volumes.saturating_add(volumes),
-        };
-        let used = volumes
-            .into_values()
-            .fold(Usage::default(), |used, bytes| add(used, bytes, 1));
-        let retained = self
-            .retained
-            .iter()
-            .filter(|it| it.namespaces.contains(namespace));
-        retained.fold(used, |used, it| match shown_at(it) {
-            Some(shown) => add(used, it.bytes.saturating_sub(shown), 0),
-            None => add(used, it.bytes, 1),
-        })
+        for bytes in volumes.into_values() {
+            add(bytes, 1);
+        }
+        // Of what is shown of a place, what hides no retained content yet.
+        let mut hiding: BTreeMap<&str, u64> = places
+            .into_iter()
+            .map(|(place, shown)| (place, shown.into_values().fold(0, u64::saturating_add)))
+            .collect();
+        let own = |it: &&Retained| it.namespaces.contains(namespace);
+        for it in self.retained.iter().filter(own) {
+            let (mut rest, mut is_shown) = (it.bytes, false);
+            for (_, left) in hiding
+                .iter_mut()
+                .filter(|(at, _)| is_at(&it.place, namespace, at))
+            {
+                let hidden = rest.min(*left);
+                rest = rest.saturating_sub(hidden);
+                *left = left.saturating_sub(hidden);
+                is_shown = true;
+            }
+            add(rest, u64::from(!is_shown));
+        }
+        used
     }
 
     pub(super) fn shown(&self) -> Vec<Shown> {

@@ -42,6 +42,32 @@ fn retained_content_is_not_counted_twice_by_a_volume_of_its_place_that_is_smalle
 }
 
 #[test]
+fn retained_content_is_hidden_by_all_volumes_of_its_place_together_and_once() {
+    let node = Node::with(&json!({"perNode": {"logicalBytes": "10Gi"}}));
+    let retained = |name: &str, gib: u64| Retained {
+        place: place("models", name),
+        namespaces: BTreeSet::from(["team-a".to_owned()]),
+        manifest: Digest::of(name.as_bytes()),
+        bytes: gib * GIB,
+    };
+    node.quotas.lock().retained = vec![retained("llama", 8)];
+    let at_llama = |pod: &str| Asked {
+        place: place("models", "llama"),
+        ..asked("team-a", pod, pod)
+    };
+    for pod in ["p1", "p2"] {
+        node.ask(at_llama(pod)).unwrap();
+        node.sized(pod, 5).unwrap();
+    }
+    assert_eq!(node.used(), (10, 2));
+    node.leave(&waiter("p2", "p2"));
+    assert_eq!(node.used(), (8, 1));
+    // A pin of a version before, of the same path: what is shown hides five of both.
+    node.quotas.lock().retained.push(retained("llama", 4));
+    assert_eq!(node.used(), (12, 1));
+}
+
+#[test]
 fn what_a_version_before_has_retained_counts_once_beside_a_volume_of_the_same_path() {
     let node = Node::with(&json!({"perNode": {"logicalBytes": "10Gi"}}));
     let retained = |name: &str| Retained {
