@@ -102,11 +102,18 @@ pub struct ControllerSettings {
     pub driver_name: String,
 }
 
+/// After how long without a byte an answer is not waited for any more: the longest watch has 290 s.
+const SILENCE: Duration = Duration::from_secs(310);
+
 /// A client of the API server: by `KUBECONFIG` where that is set, otherwise by the pod's service account. Connects to nothing.
 async fn api_server() -> Result<kube::Client, Error> {
-    let config = Box::pin(kube::Config::infer())
+    let mut config = Box::pin(kube::Config::infer())
         .await
         .map_err(|error| Error::ApiServer(error.to_string()))?;
+    // Who asks has pauses of its own, and a request that is made again fifteen times within one of them takes minutes.
+    config.default_retry = false;
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     kube::Client::try_from(config).map_err(|error| Error::ApiServer(error.to_string()))
 }
 

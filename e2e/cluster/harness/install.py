@@ -25,6 +25,9 @@ CLUSTER_CIDRS = ("10.96.0.0/16", "10.244.0.0/16")
 """Services, and the pods of both nodes (`../node/components.sh`, `../node/env.sh`)."""
 LOADS = 100
 """How many reports of loads the driver keeps."""
+CHART = REPOSITORY / "deploy/chart"
+CRDS = "crds-generated/crds.yaml"
+"""The chart's CustomResourceDefinitions, below it."""
 PUBLISHED = re.compile(r'^csi_operations_seconds_count\{([^}]*NodePublishVolume[^}]*)\} (\S+)$', re.MULTILINE)
 
 
@@ -41,6 +44,16 @@ def values() -> dict:
     }
 
 
+def crds() -> str:
+    """The chart's CustomResourceDefinitions."""
+    return (CHART / CRDS).read_text()
+
+
+def takes_volumes(pod: dict) -> bool:
+    """Whether a node pod says so."""
+    return any(it["type"] == "Ready" and it["status"] == "True" for it in pod["status"].get("conditions", []))
+
+
 class Driver:
     """The release."""
 
@@ -52,11 +65,14 @@ class Driver:
         text = json.dumps(_merged(values(), changed or {}))
         return self._cluster.inside("helm", verb, *arguments, text=text, seconds=seconds)
 
-    def chart(self) -> Path:
-        """The chart, where the cluster's namespaces show it wherever the repository lies."""
+    def chart(self, kinds: str = "") -> Path:
+        """The chart, where the cluster's namespaces show it wherever the repository lies; with these CustomResourceDefinitions in place of its
+        own, if there are any."""
         copy = STATE / "chart"
         shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(REPOSITORY / "deploy/chart", copy)
+        shutil.copytree(CHART, copy)
+        if kinds:
+            (copy / CRDS).write_text(kinds)
         return INSIDE / "chart"
 
     def is_installed(self) -> bool:
@@ -73,10 +89,10 @@ class Driver:
         self._kube.apply(store_keys())
         self.wait_until_ready()
 
-    def upgrade(self, changed: dict | None = None, wait: bool = True) -> None:
-        """Upgrades the release to the values that it is installed with, but for what is changed."""
+    def upgrade(self, changed: dict | None = None, wait: bool = True, kinds: str = "") -> None:
+        """Upgrades the release to the values that it is installed with, but for what is changed, and to the chart's kinds or to these."""
         patience = ["--wait", "--timeout=3m"] if wait else []
-        self.helm("upgrade", RELEASE, self.chart(), f"--namespace={SYSTEM}", "--values=-", *patience, changed=changed)
+        self.helm("upgrade", RELEASE, self.chart(kinds), f"--namespace={SYSTEM}", "--values=-", *patience, changed=changed)
 
     def revisions(self) -> list[dict]:
         """The release's revisions as helm tells them, oldest first."""
@@ -107,8 +123,7 @@ class Driver:
     def is_ready(self) -> bool:
         """Whether the node pod says that it takes volumes."""
         pod = self.node_pod()
-        conditions = pod["status"].get("conditions", []) if pod else []
-        return any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)
+        return pod is not None and takes_volumes(pod)
 
     def node_log(self) -> str:
         """The last that the node pod's container has said, whether it runs or has ended."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .cluster import SECOND, Cluster
 from .command import output
-from .install import NODE_PODS
+from .install import NODE_PODS, takes_volumes
 from .kubectl import Kubectl
 from .manifests import DRIVER, SYSTEM
 from .outcome import until
@@ -73,10 +73,9 @@ class SecondNode:
 
     def _is_served(self) -> bool:
         pod = self.driver_pods().get(SECOND)
-        conditions = pod["status"].get("conditions", []) if pod else []
         registered = self._kube.find("", "csinode", SECOND) or {"spec": {}}
         names = [it["name"] for it in registered["spec"].get("drivers") or []]
-        return DRIVER in names and any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)
+        return DRIVER in names and pod is not None and takes_volumes(pod)
 
     def _names(self) -> list[str]:
         return [it["metadata"]["name"] for it in self.pods()]

@@ -12,6 +12,8 @@ use tower_test::mock::Handle;
 
 use super::*;
 
+mod scale;
+
 type Server = Handle<Request<Body>, Response<Body>>;
 
 const CACHES: &str = "/apis/tonnage.dev/v1alpha1/nodecaches";

@@ -1,6 +1,6 @@
 """The controller that acts is killed, and less than 20 s later the other one has granted bytes to a load that waits for them. Without any, a
-load goes on with the bytes that its node was granted, what is cached mounts, and what is not is refused in one sentence until a controller
-is back."""
+load goes on with the bytes that its node was granted, as fast as its policy lets it, what is cached mounts, and what is not is refused in one
+sentence until a controller is back."""
 
 import time
 
@@ -8,7 +8,7 @@ from ..manifests import SYSTEM
 from ..outcome import until
 from ..rules import Rules, budget, policy
 from ..scene import Scene
-from ..store import COUNTED
+from ..store import COUNTED, Traffic
 from ..world import World
 
 NAME = "governance-outage"
@@ -17,6 +17,10 @@ DAILY = f"{NAME}.daily.{NAME}"
 REPLICAS = 2
 TAKEOVER = 20
 """Seconds in which another replica has to act: to have granted, and not only to lead."""
+RATE = 4_000_000
+"""Bytes per second of the load that is to outlive the controllers."""
+LONG = 5
+"""Seconds for which the rate has to hold, at least."""
 PATIENCE = 120
 """Seconds in which a pod has to be told why it does not start: kubelet gives a call up after as many."""
 
@@ -55,7 +59,7 @@ def _takeover(world: World, scene: Scene, rules: Rules) -> None:
 def _without(world: World, scene: Scene, rules: Rules) -> None:
     granted, uncached = scene.add_model("granted", shards=6), scene.add_model("uncached")
     # So that the load outlives the controllers.
-    rules.change(NAME, rate={"bytesPerSecondPerNode": "4M", "connectionsPerNode": 2})
+    rules.change(NAME, rate={"bytesPerSecondPerNode": f"{RATE}", "connectionsPerNode": 2})
     mark = world.store.mark()
     scene.add(scene.inline_pod("granted", "granted"))
     until("the slow load has begun", 30, lambda: world.store.so_far(mark).content > 0)
@@ -66,6 +70,7 @@ def _without(world: World, scene: Scene, rules: Rules) -> None:
     world.equal("a load goes on without a controller", scene.sums("granted"), granted.sums)
     world.check(f"with bytes that were granted before, {traffic.last_byte - gone:.1f} s after the last one was gone", traffic.last_byte > gone, traffic)
     world.check("and nothing was sent twice", traffic.is_one_of(granted.size), f"{traffic}; the model has {granted.size} bytes")
+    _keeps_to_the_rate(world, traffic)
     mark = world.store.mark()
     scene.start(scene.inline_pod("during", "cached"), seconds=30)
     world.equal("what is cached mounts, without a byte of content", world.store.since(mark).content, 0)
@@ -76,6 +81,17 @@ def _without(world: World, scene: Scene, rules: Rules) -> None:
     world.equal("once a controller is back, that pod runs by itself", scene.sums("uncached"), uncached.sums)
     traffic = world.store.since(mark)
     world.check("and what it had before was not sent again", traffic.is_one_of(uncached.size), f"{traffic}; the model has {uncached.size} bytes")
+
+
+def _keeps_to_the_rate(world: World, traffic: Traffic) -> None:
+    """A run begins when those before it are worked off, and is then as fast as it can be: what had come when the last one began is what the
+    time until then has paid for."""
+    begun = sorted((it for it in traffic.requests if Traffic([it]).content), key=lambda it: it["began"])
+    first, last = begun[0]["began"], begun[-1]["began"]
+    came, seconds = Traffic([it for it in begun if it["last"] <= last]).content, last - first
+    world.check(f"{came} bytes of it came in {seconds:.1f} s, which are to be {LONG} at least", seconds >= LONG, traffic)
+    per_second = came / seconds
+    world.check(f"{per_second:.0f} per second, where the policy says {RATE}", 0.5 * RATE <= per_second <= 1.1 * RATE, traffic)
 
 
 def _refused(world: World, scene: Scene, mark: int, size: int) -> None:

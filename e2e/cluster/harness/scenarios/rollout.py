@@ -1,13 +1,17 @@
 """Upgrades and a rollback of the driver, and a reboot of its node: pods that read do not notice the former and come back after the latter,
-their mounts stay or are made again, and no byte is fetched for any of it."""
+their mounts stay or are made again, and no byte is fetched for any of it. An upgrade brings fields that its kinds did not have before, and
+what there is of them stays."""
 
+import json
+import re
 from collections.abc import Callable
 
 from .. import image
-from ..install import CACHE
-from ..manifests import SYSTEM, claim, claimed, inline
+from ..command import Ended
+from ..install import CACHE, crds
+from ..manifests import SYSTEM, claim, claimed, consumer, inline, source
 from ..model import Model
-from ..outcome import until
+from ..outcome import Failure, until
 from ..reader import never_noticed, reader
 from ..scene import Scene
 from ..store import COUNTED
@@ -15,6 +19,9 @@ from ..world import World
 
 NAME = "rollout"
 READERS = ("inline", "claimed")
+FIELD = "region"
+"""A field that a Source may have, and that the scenario's own does not have."""
+UNKNOWN = f'unknown field "spec.{FIELD}"'
 
 
 def run(world: World) -> None:
@@ -31,7 +38,11 @@ def run(world: World) -> None:
     first = world.driver.revisions()[-1]["revision"]
     try:
         annotated, renamed = {"node": {"podAnnotations": {"turn": "1"}}}, {"image": {"tag": image.NEXT.split(":")[1]}}
+        _forget_field(world)
+        known = _objects(world)
         _undisturbed(world, scene, "an upgrade of the pods' annotations", lambda: world.driver.upgrade(annotated))
+        _knows_field(world)
+        world.equal("and the source and the claim's volume are the ones that they were", _objects(world), known)
         _undisturbed(world, scene, "an upgrade to another image", lambda: world.driver.upgrade(renamed))
         world.equal("the node pod runs that image", _image(world), image.NEXT)
         scene.remove("leaves")
@@ -45,6 +56,42 @@ def run(world: World) -> None:
         world.driver.upgrade()
         image.remove_next(world.cluster)
     _reboot(world, scene, model)
+
+
+def _forget_field(world: World) -> None:
+    """Upgrades to the kinds of a chart that is older than the field."""
+    world.driver.upgrade(kinds=_older())
+    until(f"the API server forgets {FIELD}", 30, lambda: UNKNOWN in _asked(world).err, lambda: _asked(world))
+    world.check(f"by the kinds of an older chart a Source with {FIELD} is refused: {UNKNOWN}", True)
+
+
+def _knows_field(world: World) -> None:
+    """The API server takes the new definition over a moment after it has it."""
+    until(f"the API server knows {FIELD}", 30, lambda: _asked(world).code == 0, lambda: _asked(world))
+    world.check(f"it brings the kinds of now: a Source with {FIELD} is taken", True)
+
+
+def _older() -> str:
+    """The chart's definitions without the lines that are the field's."""
+    older, count = re.subn(rf"(?m)^( +){FIELD}:\n(?:\1 .*\n)+", "", crds())
+    if count != 1:
+        raise Failure(f"{count} fields of the chart's kinds are called {FIELD}: one is needed")
+    return older
+
+
+def _asked(world: World) -> Ended:
+    """What the API server says of a new Source that has the field; none is made."""
+    plain = source(f"{NAME}-{FIELD}", COUNTED, [consumer(NAME)])
+    manifest = {**plain, "spec": {**plain["spec"], FIELD: "us-east-1"}}
+    return world.kube.attempt("create", "--dry-run=server", "-f", "-", text=json.dumps(manifest))
+
+
+def _objects(world: World) -> list[tuple[str, dict]]:
+    """Who they are, and what is written in them."""
+    volume = world.kube.get(NAME, "persistentvolumeclaim", "claim")["spec"]["volumeName"]
+    handle = world.kube.get("", "persistentvolume", volume)["spec"]["csi"]["volumeHandle"]
+    found = (world.kube.get("", "source", NAME), world.kube.get("", "volumes.tonnage.dev", handle))
+    return [(it["metadata"]["uid"], it["spec"]) for it in found]
 
 
 def _undisturbed(world: World, scene: Scene, what: str, change: Callable[[], None]) -> None:

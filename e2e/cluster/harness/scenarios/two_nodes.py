@@ -1,9 +1,10 @@
-"""The driver runs on a node that joins; one claim mounts on both nodes, and each node downloads the model once and for itself; each
-tells of its cache in a `NodeCache` that the driver of the other cannot write; of what a quota allows in the cluster, no byte goes to both;
-a node that is taken out again leaves nothing behind."""
+"""The driver runs on a node that joins, also where each node is in a group of its own with its own place for the cache; one claim mounts on
+both nodes, and each node downloads the model once and for itself; each tells of its cache in a `NodeCache` that the driver of the other
+cannot write; of what a quota allows in the cluster, no byte goes to both; a node that is taken out again leaves nothing behind."""
 
 from ..bearer import Bearer
 from ..cluster import FIRST, SECOND
+from ..install import CACHE, NODE_PODS, takes_volumes
 from ..manifests import GROUP, SYSTEM, claim, claimed, pod
 from ..model import Model
 from ..outcome import until
@@ -13,9 +14,12 @@ from ..store import COUNTED
 from ..world import World
 
 NAME = "two-nodes"
+GROUPED = f"{NAME}-grouped"
 NODES = (FIRST, SECOND)
 PATH, MORE = "shared", "more"
 QUOTA = "room"
+DEFAULT = "default"
+"""The group that the driver is installed with."""
 TOLD = 120
 """Seconds until a `NodeCache` has to tell of a load: it is written at most once a minute."""
 PATIENCE = 150
@@ -27,6 +31,7 @@ def run(world: World) -> None:
     world.afterwards(second.remove)
     second.add()
     _driver_on_both(world)
+    _grouped(world, second)
     scene = world.scene(NAME, endpoint=COUNTED)
     model = scene.add_model(PATH)
     scene.add(claim(NAME, PATH, NAME, PATH))
@@ -44,6 +49,60 @@ def _driver_on_both(world: World) -> None:
     status = world.kube.get(SYSTEM, "daemonset", "tonnage-node-default")["status"]
     seen = (status["desiredNumberScheduled"], status["numberReady"])
     world.equal("the DaemonSet wants a pod on each of two nodes, and both are ready", seen, (2, 2))
+
+
+def _grouped(world: World, second: SecondNode) -> None:
+    """Before there is any volume: those of one group are nothing to the driver of another."""
+    groups = [{"name": node, "nodeSelector": {"kubernetes.io/hostname": node}, "cacheDir": _cache(node)} for node in NODES]
+    try:
+        world.driver.upgrade({"nodeGroups": groups})
+        _served_by(world, {node: (node, _cache(node)) for node in NODES})
+        world.check("of two node groups by hostname each serves its own node, with its own place for the cache", True)
+        _mounts_by_group(world, second)
+    finally:
+        world.driver.upgrade()
+        _served_by(world, dict.fromkeys(NODES, (DEFAULT, CACHE)))
+        # The second node's disk goes with the node.
+        world.cluster.inside("rm", "--recursive", "--force", "--one-file-system", _cache(FIRST))
+    world.check("afterwards the one group serves both again", True)
+
+
+def _cache(group: str) -> str:
+    """On the disk that a node has for caches."""
+    return f"{CACHE}/group-{group}"
+
+
+def _served_by(world: World, wanted: dict[str, tuple[str, str]]) -> None:
+    """Waits until each node has one driver, and that is of this group and has this cache. The next one on a node restarts until the one
+    before it is gone."""
+    drivers = sorted((node, group, cache, True) for node, (group, cache) in wanted.items())
+    until(f"the drivers of {', '.join(wanted)} are of the groups that are wanted", 120, lambda: _drivers(world) == drivers, lambda: _drivers(world))
+
+
+def _drivers(world: World) -> list[tuple[str, str, str, bool]]:
+    """Of each node pod its node, its group and its cache, and whether it takes volumes."""
+    return sorted(_driver(it) for it in world.kube.all(SYSTEM, "pods", NODE_PODS))
+
+
+def _driver(it: dict) -> tuple[str, str, str, bool]:
+    group = it["metadata"]["ownerReferences"][0]["name"].removeprefix("tonnage-node-")
+    cache = next(volume["hostPath"]["path"] for volume in it["spec"]["volumes"] if volume["name"] == "cache")
+    return it["spec"].get("nodeName", ""), group, cache, takes_volumes(it)
+
+
+def _mounts_by_group(world: World, second: SecondNode) -> None:
+    scene = world.scene(GROUPED, endpoint=COUNTED)
+    model = scene.add_model(PATH)
+    scene.add(claim(GROUPED, PATH, GROUPED, PATH))
+    mark = world.store.mark()
+    scene.start(*(on_node(node, pod(GROUPED, node, claimed(PATH))) for node in NODES), seconds=PATIENCE)
+    world.equal("a claim mounts on the nodes of both groups", [scene.sums(node) for node in NODES], [model.sums] * 2)
+    traffic = world.store.since(mark)
+    world.check("for one download each", traffic.is_one_of(len(NODES) * model.size), traffic)
+    for node, there in ((FIRST, world.cluster), (SECOND, second.here)):
+        seen = there.files(f"{_cache(node)}/views", "-type", "f", "-printf", "%s\\n")
+        world.equal(f"{node}: the model's files are in the cache of its group", {int(it) for it in seen}, set(model.sizes.values()))
+    scene.remove(*NODES)
 
 
 def _names(node: str) -> list[str]:

@@ -1,17 +1,20 @@
 //! The watch against a scripted API server.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use http::{Request, Response};
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tonnage_cache::clock::ManualClock;
-use tower_test::mock::{Handle, pair};
+use tower_test::mock::{Handle, SendResponse, pair};
 
 use super::*;
 use crate::egress::policy::DefaultEgress;
 
 type Server = Handle<Request<Body>, Response<Body>>;
+type Respond = SendResponse<Response<Body>>;
 
 const POLICIES: &str = "/apis/tonnage.dev/v1alpha1/egresspolicies";
 
@@ -48,10 +51,14 @@ fn bookmark(version: &str) -> Value {
 /// Answers the next request, and says what it was.
 async fn answer(server: &mut Server, status: u16, body: String) -> String {
     let (request, respond) = server.next_request().await.unwrap();
-    let response = Response::builder().status(status);
-    respond.send_response(response.body(Body::from(body.into_bytes())).unwrap());
+    send(respond, status, body);
     let query = request.uri().query().unwrap_or_default();
     format!("{}?{query}", request.uri().path())
+}
+
+fn send(respond: Respond, status: u16, body: String) {
+    let response = Response::builder().status(status);
+    respond.send_response(response.body(Body::from(body.into_bytes())).unwrap());
 }
 
 /// Lets everything that has been answered be taken in, while time stands still.
@@ -202,7 +209,7 @@ async fn an_api_server_that_refuses_or_does_not_know_the_resource_says_nothing_a
 async fn an_api_server_that_is_back_is_asked_within_ten_seconds() {
     beside(async |server, rulebook, _| {
         for _ in 0..20 {
-            let asked = tokio::time::Instant::now();
+            let asked = Instant::now();
             answer(server, 403, failure(403).to_string()).await;
             assert!(asked.elapsed() <= Duration::from_secs(10));
         }
@@ -211,6 +218,102 @@ async fn an_api_server_that_is_back_is_asked_within_ten_seconds() {
         assert_eq!(rulebook.snapshot().age, Some(Duration::ZERO));
     })
     .await;
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+/// Longest pause after a failure.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// What an API server that is away does about requests.
+#[derive(Debug, Clone, Copy)]
+enum Outage {
+    /// It refuses them at once.
+    Refuses,
+    /// It never answers.
+    Silent,
+}
+
+impl Outage {
+    /// How long a request lasts.
+    fn lasts(self) -> Duration {
+        match self {
+            Self::Refuses => Duration::ZERO,
+            Self::Silent => Duration::from_secs(30),
+        }
+    }
+
+    /// An hour of it. Returns when requests came, from its beginning, and what is still to be answered.
+    async fn endure(self, server: &mut Server) -> (Vec<Duration>, Vec<Respond>) {
+        let began = Instant::now();
+        let (mut asked, mut unanswered) = (Vec::new(), Vec::new());
+        while let Ok(next) = tokio::time::timeout_at(began + HOUR, server.next_request()).await {
+            let (_, respond) = next.unwrap();
+            asked.push(began.elapsed());
+            match self {
+                Self::Refuses => send(respond, 503, failure(503).to_string()),
+                Self::Silent => unanswered.push(respond),
+            }
+        }
+        (asked, unanswered)
+    }
+}
+
+/// A watch that has read the rules, the hour, and what comes after it. Returns when it asked during the hour.
+async fn outlast(outage: Outage) -> Vec<Duration> {
+    let mut moments = Vec::new();
+    beside(async |server, rulebook, clock| {
+        let old = policy("old", "5", &open());
+        answer(server, 200, list(&[old]).to_string()).await;
+        quiet().await;
+        let (asked, _unanswered) = outage.endure(server).await;
+        moments.extend(asked);
+        clock.advance(HOUR);
+        assert_eq!(names(rulebook), ["old"]);
+        assert_eq!(rulebook.snapshot().age, Some(HOUR));
+        let back = Instant::now();
+        // What has happened meanwhile is not known any more.
+        let gone = json!({"type": "ERROR", "object": failure(410)});
+        let asked = answer(server, 200, format!("{gone}\n")).await;
+        assert!(asked.contains("watch=true"), "{asked}");
+        assert!(back.elapsed() <= outage.lasts() + LONGEST);
+        let answered = Instant::now();
+        let new = policy("new", "9", &open());
+        let asked = answer(server, 200, list(&[new]).to_string()).await;
+        assert!(!asked.contains("watch="), "{asked}");
+        assert!(answered.elapsed() <= LONGEST);
+        quiet().await;
+        assert_eq!(names(rulebook), ["new"]);
+        assert_eq!(rulebook.snapshot().age, Some(Duration::ZERO));
+    })
+    .await;
+    moments
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_an_api_server_is_asked_through_steadily_and_apart_and_ends_soon() {
+    for outage in [Outage::Refuses, Outage::Silent] {
+        let (one, other) = (outlast(outage), outlast(outage));
+        let (one, other) = futures::future::join(Box::pin(one), Box::pin(other)).await;
+        for asked in [&one, &other] {
+            let requests = asked.len();
+            assert!((90..=900).contains(&requests), "{outage:?} {requests}");
+            // The first pauses are shorter.
+            let pairs = asked.windows(2).skip(3);
+            let pauses: Vec<Duration> = pairs
+                .map(|pair| pair[1] - pair[0] - outage.lasts())
+                .collect();
+            for pause in &pauses {
+                let bounds = Duration::from_secs(5)..=LONGEST;
+                assert!(bounds.contains(pause), "{outage:?} {pause:?}");
+            }
+            let different: BTreeSet<&Duration> = pauses.iter().collect();
+            assert!(different.len() * 2 > pauses.len(), "{outage:?} {pauses:?}");
+        }
+        let theirs: BTreeSet<&Duration> = other.iter().collect();
+        let together = one.iter().filter(|at| theirs.contains(at)).count();
+        // The first request comes at the beginning.
+        assert!(together * 10 < one.len(), "{outage:?} {together}");
+    }
 }
 
 #[test]
