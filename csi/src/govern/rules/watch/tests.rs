@@ -300,7 +300,10 @@ async fn an_hour_without_an_api_server_is_asked_through_steadily_and_apart_and_e
             // The first pauses are shorter.
             let pairs = asked.windows(2).skip(3);
             let pauses: Vec<Duration> = pairs
-                .map(|pair| pair[1] - pair[0] - outage.lasts())
+                .map(|pair| {
+                    let answered = pair[0].saturating_add(outage.lasts());
+                    pair[1].saturating_sub(answered)
+                })
                 .collect();
             for pause in &pauses {
                 let bounds = Duration::from_secs(5)..=LONGEST;
