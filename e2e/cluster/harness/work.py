@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-EXACT = ("sharing", "governance-outage", "cold-start")
-"""They judge or show fractions of a second, or a limit that is nearly used up: no other cluster is busy meanwhile, and nobody beside them."""
+EXACT = ("sharing", "governance-outage")
+"""They judge fractions of a second, or a limit that is nearly used up: no other cluster is busy meanwhile, and nobody beside them. What
+cold-start shows is exact where it is asked for alone; beside other clusters it judges bytes."""
 PATIENT = ("deadline",)
 """They wait for minutes, on a wire of their own: each runs beside those that are calm."""
 CALM = ("lint", "rbac", "ways-to-ask", "examples", "identity", "auth-modes", "governance", "budgets", "governance-told", "admission",
