@@ -3,6 +3,7 @@
     bucket.py ping ENV
     bucket.py put  ENV BUCKET PREFIX DIR
     bucket.py get  ENV BUCKET PREFIX DIR
+    bucket.py policy ENV BUCKET POLICY         S3 alone: POLICY is JSON; empty, the bucket has none any more
 
 ENV is the file that `servers.sh start` writes. The uploads are independent of Tonnage's own code: these
 clients are the oracle for what a real user's tools would have stored.
@@ -42,6 +43,12 @@ class S3:
 
     def get(self, bucket, key, path):
         self.client.download_file(bucket, key, str(path))
+
+    def policy(self, bucket, policy):
+        if policy:
+            self.client.put_bucket_policy(Bucket=bucket, Policy=policy)
+        else:
+            self.client.delete_bucket_policy(Bucket=bucket)
 
 
 class Gcs:
@@ -101,27 +108,30 @@ class Azure:
             self.client.get_blob_client(bucket, key).download_blob().readinto(file)
 
 
-def main(verb, env_file, bucket="", prefix="", directory=""):
+def main(verb, env_file, bucket="", *rest):
     lines = pathlib.Path(env_file).read_text().splitlines()
     env = dict(line.split("=", 1) for line in lines)
     store = {"s3": S3, "gcs": Gcs, "azure": Azure}[env["KIND"]](env)
-    root = pathlib.Path(directory)
     if verb == "ping":
         store.ping()
     elif verb == "put":
+        prefix, root = rest[0], pathlib.Path(rest[1])
         store.create(bucket)
         for path in sorted(p for p in root.rglob("*") if p.is_file()):
             store.put(bucket, f"{prefix}/{path.relative_to(root).as_posix()}", path)
     elif verb == "get":
+        prefix, root = rest[0], pathlib.Path(rest[1])
         for key in store.keys(bucket, prefix + "/"):
             path = root / key.removeprefix(prefix + "/")
             path.parent.mkdir(parents=True, exist_ok=True)
             store.get(bucket, key, path)
+    elif verb == "policy":
+        store.policy(bucket, rest[0])
     else:
         sys.exit(f"unknown verb: {verb}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 6):
+    if len(sys.argv) != {"ping": 3, "policy": 5}.get(sys.argv[1] if sys.argv[1:] else "", 6):
         sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -19,6 +19,8 @@ mod configs;
 mod exchanges;
 #[path = "hostile/globs.rs"]
 mod globs;
+#[path = "hostile/harm.rs"]
+mod harm;
 #[path = "hostile/listings.rs"]
 mod listings;
 #[path = "hostile/play.rs"]

@@ -82,6 +82,11 @@ pub use volume::{ClaimReference, Volume, VolumeSpec};
 /// The API group.
 pub const GROUP: &str = "tonnage.dev";
 
+/// Length as JSON of an object's part, which the API server limits with the whole; 0 of what JSON cannot say, which it would tell.
+pub(crate) fn json_bytes(part: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(part).map_or(0, |bytes| bytes.len())
+}
+
 /// Those that are installed, in that order.
 pub fn all() -> Vec<CustomResourceDefinition> {
     vec![

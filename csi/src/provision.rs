@@ -6,6 +6,7 @@
 //! **A record is asked for first.** A request that it could have been made for gets it, whatever has changed since: the
 //! annotation of the claim, the source, the files. So a retry returns what was recorded, and a volume never moves.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,11 +169,7 @@ impl Provisioner {
             return Err(Refusal::Unavailable(LOCATING.to_owned()).into());
         };
         let rules = egress.rules()?;
-        let labels = if rules.needs_labels() {
-            cluster.namespaces.labels(namespace).await?
-        } else {
-            Arc::default()
-        };
+        let labels = cluster.labels(namespace, rules.needs_labels()).await?;
         let tenant = Tenant {
             namespace,
             labels: &labels,
@@ -221,11 +218,7 @@ impl Cluster {
         let Some(Claim { namespace, .. }) = &volume.claim else {
             return Ok(());
         };
-        let labels = if needs_labels(spec) {
-            self.namespaces.labels(namespace).await?
-        } else {
-            Arc::default()
-        };
+        let labels = self.labels(namespace, needs_labels(spec)).await?;
         if !may_namespace(spec, namespace, &labels) {
             return Err(Error::Namespace {
                 namespace: namespace.clone(),
@@ -239,6 +232,19 @@ impl Cluster {
             namespace: namespace.clone(),
             place: Place::of(&volume.attributes),
         })
+    }
+
+    /// Labels of a namespace, where they decide anything.
+    async fn labels(
+        &self,
+        namespace: &str,
+        are_needed: bool,
+    ) -> Result<Arc<BTreeMap<String, String>>, Error> {
+        if are_needed {
+            Ok(self.namespaces.labels(namespace).await?)
+        } else {
+            Ok(Arc::default())
+        }
     }
 }
 

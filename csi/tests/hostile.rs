@@ -25,5 +25,7 @@ mod policies;
 mod targets;
 #[path = "hostile/tokens.rs"]
 mod tokens;
-#[path = "hostile/words.rs"]
+#[path = "hostile/values.rs"]
+mod values;
+#[path = "../../cache/tests/hostile/words.rs"]
 mod words;

@@ -6,7 +6,8 @@ use tonnage_cache::path::RelPath;
 use tonnage_cache::source::config::{Addressing, SourceConfig, build, parse_url};
 use tonnage_cache::source::location::Location;
 
-use super::words::{harmed, harms, is_sentence, settings, text};
+use super::harm::{harmed, harms};
+use super::words::{is_sentence, settings, text};
 
 const WRITTEN: &str = r#"{"name":"m","url":"s3://b/x","endpoint":"https://h:9000","region":"eu","auth":"static","files":["a"],"allowed_cidrs":["127.0.0.0/8"],"hosts":{"h":"10.0.0.1"},"limits":{"objects":5}}"#;
 

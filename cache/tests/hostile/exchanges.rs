@@ -14,9 +14,10 @@ use tonnage_cache::source::exchange::{
 };
 use tonnage_cache::source::{Error, Limits, Source};
 
+use super::harm::{harmed, harms};
 use super::play::{Play, page};
 use super::responder::{Answer, Head, raw};
-use super::words::{harmed, harms, hold, is_sentence};
+use super::words::{hold, is_sentence};
 
 /// 2026-01-01T00:00:00Z.
 const NOW: Duration = Duration::from_hours(490_896);

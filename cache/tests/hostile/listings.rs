@@ -7,9 +7,10 @@ use tonnage_cache::error::Kind;
 use tonnage_cache::path::{RelPath, check_tree};
 use tonnage_cache::source::{Limits, Listing};
 
+use super::harm::{harmed, harms};
 use super::play::Play;
 use super::responder::{After, Answer};
-use super::words::{harmed, harms, hold, is_sentence, text};
+use super::words::{hold, is_sentence, text};
 
 const S3: &str = "<?xml version=\"1.0\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>b</Name>\
     <Prefix>p/</Prefix><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>\

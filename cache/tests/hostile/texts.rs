@@ -8,7 +8,8 @@ use tonnage_cache::gate::address::Cidr;
 use tonnage_cache::manifest::{File, Manifest};
 use tonnage_cache::path::{self, RelPath, check_tree};
 
-use super::words::{harmed, harms, is_sentence, settings, text};
+use super::harm::{harmed, harms};
+use super::words::{is_sentence, settings, text};
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![

@@ -1,8 +1,7 @@
-//! What the properties share: settings under which every run is the same, texts that parsers dislike, ways to break what is
-//! right, and what a sentence is.
+//! What the properties of parsers share: settings under which every run is the same, texts that nobody expects, and what a sentence
+//! is. The driver's properties compile it in, too.
 
 use proptest::prelude::*;
-use proptest::sample::Index;
 use proptest::test_runner::{FileFailurePersistence, RngSeed, TestCaseResult, TestRunner};
 
 const SEED: u64 = 0x746f_6e6e_6167_6531;
@@ -11,15 +10,24 @@ const KEPT: &str = "tests/hostile/regressions.txt";
 /// Longest sentence: a few escaped texts of 200 characters each.
 const SENTENCE_MAX: usize = 8192;
 
+/// `cases` and one seed, unless `PROPTEST_CASES` and `PROPTEST_RNG_SEED` (a number) say others. What holds is shown where a test
+/// fails, and with `--nocapture`.
+#[allow(
+    clippy::print_stderr,
+    reason = "what fails can be looked for again by its seed alone"
+)]
 pub(crate) fn settings(cases: u32) -> ProptestConfig {
     let asked = ProptestConfig::default();
     let is_asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let cases = if is_asked { asked.cases } else { cases };
+    let seed = match asked.rng_seed {
+        RngSeed::Random => SEED,
+        RngSeed::Fixed(seed) => seed,
+    };
+    eprintln!("PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases}");
     ProptestConfig {
-        cases: if is_asked { asked.cases } else { cases },
-        rng_seed: match asked.rng_seed {
-            RngSeed::Random => RngSeed::Fixed(SEED),
-            fixed @ RngSeed::Fixed(_) => fixed,
-        },
+        cases,
+        rng_seed: RngSeed::Fixed(seed),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(KEPT))),
         ..asked
     }
@@ -51,64 +59,4 @@ pub(crate) fn text() -> impl Strategy<Value = String> {
             .prop_map(|characters| characters.into_iter().collect::<String>()),
         1 => "[./:@%#?*&=+~\u{0}\n\u{1b}\u{7f}\u{9b}\u{202e}]{0,30}",
     ]
-}
-
-/// One way to break bytes.
-#[derive(Debug, Clone)]
-pub(crate) enum Harm {
-    Flip(Index, u8),
-    Cut(Index, u8),
-    Insert(Index, Vec<u8>),
-    Repeat(Index, u8),
-    End(Index),
-}
-
-fn harm() -> impl Strategy<Value = Harm> {
-    let at = || any::<Index>();
-    let new = prop_oneof![
-        2 => proptest::collection::vec(any::<u8>(), 0..6),
-        3 => "[<>/&;\"{}\\[\\],:0-9a-z -]{0,6}".prop_map(String::into_bytes),
-    ];
-    prop_oneof![
-        (at(), 1u8..).prop_map(|(at, bits)| Harm::Flip(at, bits)),
-        (at(), 1u8..40).prop_map(|(at, count)| Harm::Cut(at, count)),
-        (at(), new).prop_map(|(at, new)| Harm::Insert(at, new)),
-        (at(), 1u8..40).prop_map(|(at, count)| Harm::Repeat(at, count)),
-        at().prop_map(Harm::End),
-    ]
-}
-
-/// A few ways to break bytes.
-pub(crate) fn harms() -> impl Strategy<Value = Vec<Harm>> {
-    proptest::collection::vec(harm(), 0..4)
-}
-
-/// The bytes after all that.
-pub(crate) fn harmed(bytes: &[u8], harms: &[Harm]) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for harm in harms {
-        if bytes.is_empty() {
-            break;
-        }
-        let length = bytes.len();
-        let part = |at: &Index, count: u8| {
-            let from = at.index(length);
-            from..length.min(from + usize::from(count))
-        };
-        match harm {
-            Harm::Flip(at, bits) => bytes[at.index(length)] ^= bits,
-            Harm::Cut(at, count) => drop(bytes.drain(part(at, *count))),
-            Harm::Insert(at, new) => {
-                let at = at.index(length);
-                drop(bytes.splice(at..at, new.iter().copied()));
-            }
-            Harm::Repeat(at, count) => {
-                let part = part(at, *count);
-                let again = bytes[part.clone()].to_vec();
-                drop(bytes.splice(part.start..part.start, again));
-            }
-            Harm::End(at) => bytes.truncate(at.index(length)),
-        }
-    }
-    bytes
 }

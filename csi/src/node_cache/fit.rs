@@ -1,7 +1,7 @@
 //! Keeps a `NodeCache` below 16 KiB: long texts are shortened, and then the smallest contents and the oldest loads go until
 //! the rest fits; then, if ever, the namespaces that use least, because quotas of the cluster are sums of them. Pure.
 
-use crate::crd::NodeCacheStatus;
+use crate::crd::{NodeCacheStatus, json_bytes};
 
 /// Most bytes of the whole object, as JSON.
 const MOST: usize = 16 << 10;
@@ -17,7 +17,7 @@ const CUT: char = '…';
 /// The status, shortened where that is necessary.
 pub(super) fn fit(mut status: NodeCacheStatus) -> NodeCacheStatus {
     shorten(&mut status);
-    while size(&status) > MOST - METADATA {
+    while json_bytes(&status) > MOST - METADATA {
         // The longer list gives way, so that both say something.
         let dropped = if status.manifests.len() >= status.loads.len() {
             status.manifests.pop().is_some()
@@ -29,11 +29,6 @@ pub(super) fn fit(mut status: NodeCacheStatus) -> NodeCacheStatus {
         }
     }
     status
-}
-
-fn size(status: &NodeCacheStatus) -> usize {
-    // A status has nothing that JSON lacks; were it otherwise, the API server would say so.
-    serde_json::to_vec(status).map_or(0, |bytes| bytes.len())
 }
 
 fn shorten(status: &mut NodeCacheStatus) {

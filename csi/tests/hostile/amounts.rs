@@ -9,7 +9,8 @@ use tonnage_csi::egress::quota::{Place, Quota, Usage, decide};
 use tonnage_csi::egress::window::Window;
 use tonnage_csi::size::{ByteSize, Span};
 
-use super::words::{is_sentence, settings, text, value};
+use super::values::value;
+use super::words::{is_sentence, settings, text};
 
 const SUFFIXES: &[(&str, u128)] = &[
     ("", 1),

@@ -10,7 +10,8 @@ use tonnage_csi::egress::compiled::Compiled;
 use tonnage_csi::egress::overrule::{Overrule, REASON, UNTIL};
 use tonnage_csi::egress::policy::{Decision, DefaultEgress, Setting, What, Who, decide};
 
-use super::words::{is_sentence, settings, text, value};
+use super::values::value;
+use super::words::{is_sentence, settings, text};
 
 /// 2026-11-27T03:44:23Z.
 const NOW: i64 = 1_795_751_063;

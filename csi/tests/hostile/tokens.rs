@@ -9,7 +9,8 @@ use tonnage_csi::access::token::Token;
 use tonnage_csi::identity::tokens::{Missing, PodToken};
 use tonnage_csi::identity::{Secrets, TOKENS};
 
-use super::words::{is_sentence, settings, text, value};
+use super::values::value;
+use super::words::{is_sentence, settings, text};
 
 const OURS: &str = "csi.tonnage.dev";
 

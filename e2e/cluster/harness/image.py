@@ -26,15 +26,6 @@ def load(cluster: Cluster, driver: Path) -> None:
             raise Failure(f"containerd imported {archive} and does not know docker.io/{name}")
 
 
-def add_next(cluster: Cluster) -> None:
-    """Gives the driver's image its other name."""
-    add_name(cluster, DRIVER, NEXT)
-
-
-def remove_next(cluster: Cluster) -> None:
-    remove_name(cluster, NEXT)
-
-
 def add_name(cluster: Cluster, image: str, name: str) -> None:
     """Gives an image one more name, which any registry may have."""
     cluster.inside("ctr", "--namespace=k8s.io", "images", "tag", "--force", _whole(image), _whole(name))

@@ -18,6 +18,8 @@ SLEEP = "cat /proc/uptime; exec sleep 86400"
 RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 1234, "runAsGroup": 1234, "fsGroup": 4321, "seccompProfile": {"type": "RuntimeDefault"}}
 RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 """What the restricted Pod Security level asks for."""
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+"""Labels of a namespace in which nothing else runs."""
 
 
 def pod(namespace: str, name: str, volume: dict, script: str = SLEEP, environment: dict[str, str] | None = None) -> dict:

@@ -8,8 +8,8 @@ import shutil
 
 from .command import attempt, output
 from .outcome import until
-from .paths import BIN, CACHE, INSIDE, REPOSITORY, STATE
-from .store import ACCESS_KEY, ADDRESS, BUCKET, SECRET_KEY, Store, Traffic
+from .paths import CACHE, REPOSITORY
+from .store import ACCESS_KEY, ADDRESS, BUCKET, SECRET_KEY, Store, Traffic, link
 
 DIRECT, COUNTED = f"http://{ADDRESS}:7080", f"http://{ADDRESS}:7081"
 """Endpoints of the one server: its own, and the wire's."""
@@ -28,58 +28,41 @@ def role_arn(name: str) -> str:
 class Seaweed(Store):
     """The server, its wire, its objects and its roles."""
 
+    NAME, PROGRAM, WIRE = "seaweed", "weed", "weed-relay"
+    ENDPOINTS = (DIRECT, COUNTED)
+
     def __init__(self, cluster, roles: dict[str, str | None]):
         """`roles` are names and the one subject that may assume each; a role without one may be assumed by every service account."""
         super().__init__(cluster)
-        self._directory = STATE / "seaweed"
         self._roles = roles
 
     @staticmethod
     def build() -> None:
         """The server and the client that fills it, where they are not there yet."""
         output([REPOSITORY / "e2e/servers.sh", "build", "seaweed", "clients"], seconds=900)
-        binary, built = BIN / "weed", CACHE / "seaweed/bin/weed"
-        if not binary.exists() or not os.path.samefile(binary, built):
-            binary.unlink(missing_ok=True)
-            os.link(built, binary)
+        link(CACHE / "seaweed/bin/weed")
 
     def start(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
         (self._directory / "data").mkdir(parents=True)
-        words = {"KIND": "s3", "ENDPOINT": DIRECT, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY, "REGION": "us-east-1"}
-        (self._directory / "env").write_text("".join(f"{key}={value}\n" for key, value in words.items()))
         (self._directory / "s3.json").write_text(json.dumps(_identities()))
         (self._directory / "iam.json").write_text(json.dumps(_iam(self._roles)))
-        self.start_server()
-        relay = ["python3", "/var/lib/conf/relay.py", f"{ADDRESS}:7081", f"{ADDRESS}:7080", INSIDE / "seaweed"]
-        self._cluster.start_component("weed-relay", *relay)
-        until("the wire to SeaweedFS listens", 20, lambda: self._answers(COUNTED))
+        self._start()
 
     def start_server(self) -> None:
-        inside = INSIDE / "seaweed"
+        inside = self._inside
         ports = [f"-{part}.port{kind}={port}" for part, pair in (("master", MASTER), ("volume", VOLUME), ("filer", FILER)) for kind, port in zip(("", ".grpc"), pair)]
         # The gateway of tables and of vectors would listen too.
         gateway = ["-s3", "-s3.port=7080", f"-s3.port.grpc={S3_GRPC}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={inside}/s3.json"]
         rest = ["-filer", "-master.telemetry=false", "-volume.max=8", f"-s3.iam.config={inside}/iam.json", "-iam=false"]
         sockets = [f"-filer.localSocket={inside}/filer.sock", f"-s3.localSocket={inside}/s3.sock"]
         command = ["weed", f"-logdir={inside}", "server", f"-ip={ADDRESS}", f"-ip.bind={ADDRESS}", f"-dir={inside}/data"]
-        self._cluster.start_component("weed", *command, *ports, *gateway, *rest, *sockets)
+        self._cluster.start_component(self.PROGRAM, *command, *ports, *gateway, *rest, *sockets)
         until("SeaweedFS takes objects", 60, lambda: self._answers(DIRECT) and self._lists())
-
-    def stop_server(self) -> None:
-        self._cluster.kill_component("weed")
-
-    def stop(self) -> None:
-        """Ends it and removes what it holds."""
-        self._cluster.kill_component("weed-relay")
-        self.stop_server()
-        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _lists(self) -> bool:
         """Its gateway listens before its filer and its volumes are there."""
-        pid = (STATE / "init.pid").read_text().strip()
-        ping = [CACHE / "clients/bin/python", REPOSITORY / "e2e/bucket.py", "ping", self._directory / "env"]
-        return attempt(["nsenter", f"--net=/proc/{pid}/ns/net", *ping]).code == 0
+        return attempt(self._client("ping")).code == 0
 
 
 def exchanges(traffic: Traffic) -> int:

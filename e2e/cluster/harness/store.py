@@ -19,22 +19,8 @@ ACCESS_KEY, SECRET_KEY = "tonnage", "tonnage-secret"
 ADDRESS = "10.10.0.1"
 DIRECT, COUNTED = f"http://{ADDRESS}:7070", f"http://{ADDRESS}:7071"
 """Endpoints of the one server: its own, and the wire's."""
-ACCOUNTS, ACCOUNTS_COUNTED = f"http://{ADDRESS}:7090", f"http://{ADDRESS}:7091"
-"""The same of the server that has accounts."""
 TWICE = 1.05
 """Who gets more than this many times the size has got it twice; less is a late part that was asked for again."""
-SET_POLICY = """import pathlib, sys
-sys.path.insert(0, sys.argv[1])
-from bucket import S3
-env = dict(line.split("=", 1) for line in pathlib.Path(sys.argv[2]).read_text().splitlines())
-bucket, policy = sys.argv[3:]
-client = S3(env).client
-if policy:
-    client.put_bucket_policy(Bucket=bucket, Policy=policy)
-else:
-    client.delete_bucket_policy(Bucket=bucket)
-"""
-"""Amazon's client, with which a bucket's policy is written or, where it is empty, removed."""
 
 
 @dataclass(frozen=True)
@@ -87,36 +73,51 @@ class Traffic:
 class Store:
     """The server, its wire and its objects."""
 
+    NAME, PROGRAM, WIRE = "store", "versity", "relay"
+    """Of its directory, and of what runs for it in the cluster: the server and the wire."""
+    ENDPOINTS = (DIRECT, COUNTED)
+
     def __init__(self, cluster: Cluster):
         self._cluster = cluster
-        self._directory = STATE / "store"
+        self._directory, self._inside = STATE / self.NAME, INSIDE / self.NAME
 
     @staticmethod
     def build() -> None:
         """The server and the client that fills it, where they are not there yet."""
         output([REPOSITORY / "e2e/servers.sh", "build", "versity", "clients"], seconds=900)
-        # Beside the cluster's own programs, where its namespaces show it wherever the cache lies.
-        binary = BIN / "versitygw"
-        if not binary.exists() or not os.path.samefile(binary, CACHE / "bin/versitygw"):
-            binary.unlink(missing_ok=True)
-            os.link(CACHE / "bin/versitygw", binary)
+        link(CACHE / "bin/versitygw")
 
     def start(self) -> None:
         (self._directory / "data").mkdir(parents=True, exist_ok=True)
-        words = {"KIND": "s3", "ENDPOINT": DIRECT, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY, "REGION": "us-east-1"}
-        (self._directory / "env").write_text("".join(f"{key}={value}\n" for key, value in words.items()))
-        self.start_server()
-        relay = ["python3", "/var/lib/conf/relay.py", f"{ADDRESS}:7071", f"{ADDRESS}:7070", INSIDE / "store"]
-        self._cluster.start_component("relay", *relay)
-        until("the store's wire listens", 20, lambda: self._answers(COUNTED))
+        self._start()
 
     def start_server(self) -> None:
-        command = ["versitygw", "--port", f"{ADDRESS}:7070", "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", "us-east-1"]
-        self._cluster.start_component("versity", *command, "--keep-alive", "--quiet", "posix", INSIDE / "store/data")
-        until("the store answers", 30, lambda: self._answers(DIRECT))
+        self._start_versity()
 
     def stop_server(self) -> None:
-        self._cluster.kill_component("versity")
+        self._cluster.kill_component(self.PROGRAM)
+
+    def stop(self) -> None:
+        """Ends it and removes what it holds."""
+        self._cluster.kill_component(self.WIRE)
+        self.stop_server()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _start(self) -> None:
+        """The server and the wire, once the server has what it needs."""
+        direct, counted = self.ENDPOINTS
+        words = {"KIND": "s3", "ENDPOINT": direct, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY, "REGION": "us-east-1"}
+        (self._directory / "env").write_text("".join(f"{key}={value}\n" for key, value in words.items()))
+        self.start_server()
+        relay = ["python3", "/var/lib/conf/relay.py", place(counted), place(direct), self._inside]
+        self._cluster.start_component(self.WIRE, *relay)
+        until(f"the wire to {self.NAME} listens", 20, lambda: self._answers(counted))
+
+    def _start_versity(self, *flags) -> None:
+        direct = self.ENDPOINTS[0]
+        command = ["versitygw", "--port", place(direct), "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", "us-east-1"]
+        self._cluster.start_component(self.PROGRAM, *command, *flags, "--keep-alive", "--quiet", "posix", self._inside / "data")
+        until(f"{self.NAME} answers", 30, lambda: self._answers(direct))
 
     def _answers(self, endpoint: str) -> bool:
         """Any HTTP status will do: who does not sign is refused."""
@@ -125,12 +126,13 @@ class Store:
 
     def put(self, directory: Path, prefix: str) -> None:
         """Uploads the files of a directory with Amazon's client, as a user would: the server keeps ETags of what is uploaded only."""
-        self._client(REPOSITORY / "e2e/bucket.py", "put", self._directory / "env", BUCKET, prefix, directory)
+        output(self._client("put", BUCKET, prefix, directory))
 
-    def _client(self, *arguments) -> None:
-        """Runs Python with the clients' libraries. Only the network is the cluster's: the libraries may lie where its mounts hide them."""
+    def _client(self, verb: str, *arguments) -> list:
+        """A command of Amazon's client. Only the network is the cluster's: the client's library may lie where its mounts hide it."""
         pid = (STATE / "init.pid").read_text().strip()
-        output(["nsenter", f"--net=/proc/{pid}/ns/net", CACHE / "clients/bin/python", *arguments])
+        client = [CACHE / "clients/bin/python", REPOSITORY / "e2e/bucket.py", verb, self._directory / "env", *arguments]
+        return ["nsenter", f"--net=/proc/{pid}/ns/net", *client]
 
     def remove(self, prefix: str) -> None:
         """Removes objects and what the server keeps of them."""
@@ -173,87 +175,16 @@ class Store:
         return begun, ended
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A request in the server's own log; who did not sign it has no name there."""
-
-    operation: str
-    requester: str
-    target: str
-
-    @classmethod
-    def parse(cls, line: str) -> "Asked | None":
-        """A line in the format of S3's access logs, where the time is two words; other lines are none."""
-        words = line.split(" ")
-        return cls(words[7], words[5].removeprefix("-"), unquote(words[9])) if len(words) > 9 else None
+def link(built: Path) -> None:
+    """Puts a program beside the cluster's own, where its namespaces show it wherever the cache lies."""
+    binary = BIN / built.name
+    if not binary.exists() or not os.path.samefile(binary, built):
+        binary.unlink(missing_ok=True)
+        os.link(built, binary)
 
 
-class Accounts(Store):
-    """Another such server, for a scenario of its own: beside its root it has accounts, whose rights are the bucket's policy."""
-
-    def __init__(self, cluster: Cluster):
-        super().__init__(cluster)
-        self._directory = STATE / "accounts"
-        self._log = self._directory / "access.log"
-
-    def start(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
-        for name in ("data", "iam"):
-            (self._directory / name).mkdir(parents=True)
-        words = {"KIND": "s3", "ENDPOINT": ACCOUNTS, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY, "REGION": "us-east-1"}
-        (self._directory / "env").write_text("".join(f"{key}={value}\n" for key, value in words.items()))
-        self.start_server()
-        relay = ["python3", "/var/lib/conf/relay.py", _place(ACCOUNTS_COUNTED), _place(ACCOUNTS), INSIDE / "accounts"]
-        self._cluster.start_component("accounts-relay", *relay)
-        until("the wire to the store with accounts listens", 20, lambda: self._answers(ACCOUNTS_COUNTED))
-
-    def start_server(self) -> None:
-        inside = INSIDE / "accounts"
-        command = ["versitygw", "--port", _place(ACCOUNTS), "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", "us-east-1"]
-        # What is taken away is gone at once.
-        accounts = ["--iam-dir", inside / "iam", "--iam-cache-disable", "--access-log", inside / "access.log"]
-        self._cluster.start_component("accounts", *command, *accounts, "--keep-alive", "--quiet", "posix", inside / "data")
-        until("the store with accounts answers", 30, lambda: self._answers(ACCOUNTS))
-
-    def stop_server(self) -> None:
-        self._cluster.kill_component("accounts")
-
-    def stop(self) -> None:
-        """Ends it and removes what it holds."""
-        self._cluster.kill_component("accounts-relay")
-        self.stop_server()
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-    def add_account(self, name: str, secret: str) -> None:
-        """An account without any right. Its name is the id of its key."""
-        admin = ["versitygw", "admin", "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--endpoint-url", ACCOUNTS]
-        self._cluster.inside(*admin, "create-user", "--access", name, "--secret", secret, "--role", "user")
-
-    def allow(self, *names: str) -> None:
-        """Lets these accounts list and read the bucket, which is there, and nobody else; `*` is everybody, with keys or without."""
-        policy = json.dumps(_policy(names)) if names else ""
-        self._client("-B", "-c", SET_POLICY, REPOSITORY / "e2e", self._directory / "env", BUCKET, policy)
-
-    def mark_log(self) -> int:
-        """A moment, for `asked_since`."""
-        return self._log.stat().st_size
-
-    def asked_since(self, mark: int, prefix: str) -> list[Asked]:
-        """Requests since a moment for what is below a prefix, listings of it included."""
-        with self._log.open() as file:
-            file.seek(mark)
-            asked = [Asked.parse(line) for line in file]
-        return [it for it in asked if it and prefix in it.target]
-
-
-def _policy(names: tuple[str, ...]) -> dict:
-    who = "*" if names == ("*",) else {"AWS": list(names)}
-    resources = [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]
-    read = {"Effect": "Allow", "Principal": who, "Action": ["s3:ListBucket", "s3:GetObject"], "Resource": resources}
-    return {"Version": "2012-10-17", "Statement": [read]}
-
-
-def _place(endpoint: str) -> str:
+def place(endpoint: str) -> str:
+    """Host and port."""
     return endpoint.removeprefix("http://")
 
 

@@ -1,11 +1,9 @@
 //! What nodes are told: grants of ledgers that the API server has, and why there are none.
 
-use serde::Serialize;
-
 use super::standing::Standing;
 use super::words;
 use super::world::{GRACE, Moment, World};
-use crate::crd::{CalendarPeriod, EgressLeaseStatus};
+use crate::crd::{CalendarPeriod, EgressLeaseStatus, json_bytes};
 use crate::egress::lease::{Grant, Lease};
 use crate::egress::ledger::objects::status;
 use crate::egress::ledger::{Book, grants};
@@ -114,10 +112,10 @@ impl World {
             .collect();
         // Those who got nothing are told first.
         sentences.sort_by_key(|(grant, _)| grant.bytes > 0);
-        let silent = bytes(&status(grants, |_| None));
+        let silent = json_bytes(&status(grants, |_| None));
         let mut left = SENTENCES.min(MOST_BYTES.saturating_sub(silent));
         sentences.retain(|(_, sentence)| {
-            let rest = left.checked_sub(bytes(sentence).saturating_add(MESSAGE));
+            let rest = left.checked_sub(json_bytes(sentence).saturating_add(MESSAGE));
             left = rest.unwrap_or(left);
             rest.is_some()
         });
@@ -155,9 +153,4 @@ impl World {
         let sentence = short.to_string();
         Some(sentence.chars().take(LONGEST).collect())
     }
-}
-
-/// Length as JSON, of what has nothing that JSON lacks.
-fn bytes(what: &impl Serialize) -> usize {
-    serde_json::to_vec(what).map_or(0, |bytes| bytes.len())
 }

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::uses::Uses;
-use crate::crd::{CacheQuotaStatus, MOST_NODES, NodeUse, Reservation, SourceCondition};
+use crate::crd::{CacheQuotaStatus, MOST_NODES, NodeUse, Reservation, SourceCondition, json_bytes};
 use crate::egress::quota::Limits;
 use crate::egress::reservation::{Ledger, set_aside};
 use crate::size::ByteSize;
@@ -56,7 +56,7 @@ pub(super) fn status(
     };
     status.nodes.truncate(MOST_NODES);
     // Names may be four times as long as they usually are.
-    while bytes(&status) > MOST_BYTES && status.nodes.pop().is_some() {}
+    while json_bytes(&status) > MOST_BYTES && status.nodes.pop().is_some() {}
     status
 }
 
@@ -90,11 +90,6 @@ pub(super) fn reserved(quota: &Subject<'_>, uses: &Uses) -> SetAside {
     let next = set_aside(limit, &before, &reports, |it| uses.is_gone(it), fits);
     let (rows, above) = next.written();
     (Some(rows), above)
-}
-
-fn bytes(status: &CacheQuotaStatus) -> usize {
-    // A status has nothing that JSON lacks; were it otherwise, the API server would say so.
-    serde_json::to_vec(status).map_or(0, |bytes| bytes.len())
 }
 
 /// The node with the least room, by bytes if they are limited.
@@ -320,7 +315,7 @@ mod tests {
         let status = said(&limits, &uses);
         let rows = status.reserved.as_ref().unwrap();
         assert!((120..200).contains(&rows.len()), "{}", rows.len());
-        assert!(bytes(&status) <= MOST_BYTES, "{}", bytes(&status));
+        assert!(json_bytes(&status) <= MOST_BYTES, "{}", json_bytes(&status));
     }
 
     #[test]
@@ -356,7 +351,7 @@ mod tests {
         }
         let status = said(&Ok(per_node(Some(1), None)), &uses);
         assert_eq!(status.logical_bytes, 499_500 * GIB);
-        assert!(bytes(&status) <= MOST_BYTES);
+        assert!(json_bytes(&status) <= MOST_BYTES);
         assert!(status.nodes.len() > 20, "{}", status.nodes.len());
         assert_eq!(status.nodes[0].logical_bytes, 999 * GIB);
         let mut short = Uses::default();

@@ -9,13 +9,15 @@ from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 from .. import metadata, model
+from ..accounts import COUNTED as ACCOUNTS_COUNTED
+from ..accounts import Accounts
 from ..manifests import claimed, consumer, inline, keys, pod, service_account, source, static_volume, with_secret
 from ..model import Model
 from ..outcome import until
 from ..paths import INSIDE, STATE
 from ..scene import Scene
 from ..seaweed import AUDIENCE, COUNTED, DIRECT, Seaweed, discovery, role_arn
-from ..store import ACCOUNTS_COUNTED, ADDRESS, Accounts
+from ..store import ADDRESS
 from ..world import World
 
 NAME = "auth-modes"

@@ -11,7 +11,7 @@ from .. import image, model
 from ..cluster import FIRST
 from ..command import Ended
 from ..install import RELEASE
-from ..manifests import MOUNT, SYSTEM, consumer
+from ..manifests import MOUNT, RESTRICTED, SYSTEM, consumer
 from ..model import MIB, Model
 from ..outcome import Failure, until
 from ..paths import REPOSITORY
@@ -161,7 +161,7 @@ def _status(world: World) -> dict:
 
 
 def _fits_restricted(world: World, scene: Scene) -> None:
-    scene.add_namespace(STRICT, {"pod-security.kubernetes.io/enforce": "restricted"})
+    scene.add_namespace(STRICT, RESTRICTED)
     flags = [f"--namespace={STRICT}", "--dry-run=server"]
     ended = world.kube.attempt("apply", *flags, "--filename=-", text=_filled_in(INLINE))
     world.check(f"{INLINE}: a namespace of the restricted Pod Security level admits it", ended.code == 0, ended)

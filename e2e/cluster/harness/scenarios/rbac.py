@@ -5,7 +5,7 @@ import json
 import re
 
 from ..install import RELEASE
-from ..manifests import SYSTEM, service_account
+from ..manifests import RESTRICTED, SYSTEM, service_account
 from ..outcome import Failure, until
 from ..scene import Scene
 from ..world import World
@@ -113,7 +113,7 @@ Rules = dict[str, set[str]]
 
 def run(world: World) -> None:
     scene = world.scene(NAME)
-    scene.add_namespace(STRICT, {"pod-security.kubernetes.io/enforce": "restricted"})
+    scene.add_namespace(STRICT, RESTRICTED)
     objects = _rendered(world)
     accounts = {it["metadata"]["name"] for it in objects if it["kind"] == "ServiceAccount"}
     world.equal("the chart's service accounts are the listed ones", accounts, set(GRANTED))

@@ -34,7 +34,7 @@ def run(world: World) -> None:
     world.check("pods that come first have their model listed", scene.listings(world.store.since(mark), "steady"))
     scene.start(scene.inline_pod("leaves", "steady"))
     world.driver.usage()
-    image.add_next(world.cluster)
+    image.add_name(world.cluster, image.DRIVER, image.NEXT)
     first = world.driver.revisions()[-1]["revision"]
     try:
         annotated, renamed = {"node": {"podAnnotations": {"turn": "1"}}}, {"image": {"tag": image.NEXT.split(":")[1]}}
@@ -54,7 +54,7 @@ def run(world: World) -> None:
     finally:
         # Changes nothing where the rollback has.
         world.driver.upgrade()
-        image.remove_next(world.cluster)
+        image.remove_name(world.cluster, image.NEXT)
     _reboot(world, scene, model)
 
 

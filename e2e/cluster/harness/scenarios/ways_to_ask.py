@@ -5,6 +5,7 @@ import re
 
 from ..cluster import KUBELET
 from ..manifests import (
+    RESTRICTED,
     MOUNT,
     claim,
     claimed,
@@ -119,7 +120,7 @@ def _mib(size: int) -> str:
 
 
 def _restricted(world: World, scene: Scene, model: Model) -> None:
-    scene.add_namespace(STRICT, {"pod-security.kubernetes.io/enforce": "restricted"})
+    scene.add_namespace(STRICT, RESTRICTED)
     scene.add(source(NAME, DIRECT, [consumer(NAME), consumer(STRICT)]), claim(STRICT, "claim", NAME, PATH))
     part = pod(STRICT, "part", inline(NAME, PATH))
     part["spec"]["containers"][0]["volumeMounts"] = [{"name": "model", "mountPath": MOUNT, "subPath": "weights", "readOnly": True}]
