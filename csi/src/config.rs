@@ -102,6 +102,8 @@ pub(crate) struct Controller {
     pub(crate) volumes_dir: Option<PathBuf>,
     /// `--http-address`.
     pub(crate) http_address: Option<SocketAddr>,
+    /// `--default-egress`.
+    pub(crate) default_egress: Option<DefaultEgress>,
     /// `--kubernetes`.
     pub(crate) kubernetes: bool,
     /// `--namespace`.

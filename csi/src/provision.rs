@@ -20,6 +20,7 @@ use crate::access::namespaces::Namespaces;
 use crate::claims::{self, Claims};
 use crate::crd::{AuthMode, Consumer, RevisionPolicy, SourceSpec};
 use crate::egress::select::covers;
+use crate::govern::audit::Audit;
 use crate::govern::rules::Rulebook;
 use crate::policy::Refusal;
 use crate::sources::Sources;
@@ -29,6 +30,7 @@ use crate::volumes::{Claim, Volume, VolumeRecords};
 mod egress;
 mod error;
 mod listings;
+mod refusals;
 
 use egress::{Egress, Tenant};
 pub use error::{Error, Place};
@@ -92,6 +94,16 @@ impl Provisioner {
     pub fn governed_by(mut self, rulebook: Rulebook, clock: Arc<dyn Clock>) -> Self {
         if let Some(cluster) = &mut self.cluster {
             cluster.egress = Some(Egress::new(rulebook, clock));
+        }
+        self
+    }
+
+    /// The same, which tells the audit log what those rules refuse. To be called after [`Self::governed_by`].
+    #[must_use]
+    pub fn audited_by(mut self, audit: Audit) -> Self {
+        if let Some(cluster) = &mut self.cluster {
+            let egress = cluster.egress.take();
+            cluster.egress = egress.map(|egress| egress.audited_by(audit));
         }
         self
     }

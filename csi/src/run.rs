@@ -98,6 +98,8 @@ pub struct ControllerSettings {
     pub volumes_dir: PathBuf,
     /// Address of health and metrics; `None`: not served.
     pub http_address: Option<SocketAddr>,
+    /// What claims get, in a cluster, of namespaces that no `EgressPolicy` selects: what their pods get on the nodes.
+    pub default_egress: DefaultEgress,
     /// Name of the driver.
     pub driver_name: String,
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonnage_cache::source::config::SourceConfig;
+use tonnage_csi::egress::policy::DefaultEgress;
 use tonnage_csi::run::{self, ControllerSettings};
 use tonnage_proto::csi::controller_client::ControllerClient;
 use tonnage_proto::csi::controller_service_capability::{Type, rpc};
@@ -62,6 +63,7 @@ impl Place {
             kubernetes: None,
             volumes_dir: self.at("volumes"),
             http_address: None,
+            default_egress: DefaultEgress::Allow,
             driver_name: "csi.tonnage.dev".to_owned(),
         };
         self.stop = CancellationToken::new();

@@ -97,6 +97,16 @@ pub(crate) struct Controller {
     /// Address of /livez, /readyz and /metrics; not set: none
     #[arg(long, value_name = "ADDRESS", env = "TONNAGE_HTTP_ADDRESS")]
     pub(crate) http_address: Option<SocketAddr>,
+    /// What claims may name, in a cluster, in namespaces that no `EgressPolicy` selects [default: allow]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        hide_possible_values = true,
+        env = "TONNAGE_DEFAULT_EGRESS",
+        help_heading = "Kubernetes"
+    )]
+    pub(crate) default_egress: Option<DefaultEgress>,
     #[command(flatten)]
     pub(crate) kubernetes: Kubernetes,
     #[command(flatten)]
@@ -192,6 +202,7 @@ impl Controller {
             endpoint,
             volumes_dir,
             http_address,
+            default_egress,
             kubernetes,
             sources,
         } = self;
@@ -199,6 +210,7 @@ impl Controller {
             endpoint: file_endpoint,
             volumes_dir: file_volumes_dir,
             http_address: file_http_address,
+            default_egress: file_egress,
             kubernetes: file_kubernetes,
             cluster_cidr: file_cluster,
             namespace: file_namespace,
@@ -215,6 +227,10 @@ impl Controller {
                 .or(file_volumes_dir)
                 .unwrap_or_else(|| "/var/lib/tonnage-controller".into()),
             http_address: http_address.or(file_http_address),
+            default_egress: default_egress
+                .or(file_egress)
+                .map(Into::into)
+                .unwrap_or_default(),
             driver_name: DRIVER_NAME.to_owned(),
         })
     }
@@ -247,7 +263,38 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use tonnage_csi::egress::policy;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        controller: Controller,
+    }
+
+    #[test]
+    fn a_controller_s_default_is_the_flag_s_then_the_file_s_and_otherwise_allows() {
+        let settled = |words: &[&str], file: Option<DefaultEgress>| {
+            let words = ["controller"].iter().chain(words);
+            let Line { controller } = Line::try_parse_from(words).unwrap();
+            let config = Config {
+                controller: config::Controller {
+                    default_egress: file,
+                    ..config::Controller::default()
+                },
+                ..Config::default()
+            };
+            controller.settings(&config).unwrap().default_egress
+        };
+        let (allow, deny) = (policy::DefaultEgress::Allow, policy::DefaultEgress::Deny);
+        assert_eq!(settled(&[], None), allow);
+        assert_eq!(settled(&["--default-egress=deny"], None), deny);
+        assert_eq!(settled(&[], Some(DefaultEgress::Deny)), deny);
+        let word = ["--default-egress=allow"];
+        assert_eq!(settled(&word, Some(DefaultEgress::Deny)), allow);
+    }
 
     #[test]
     fn an_endpoint_is_an_absolute_socket_path() {

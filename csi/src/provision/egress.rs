@@ -1,5 +1,5 @@
-//! The rules of egress, as far as they concern a claim: what no pod of its namespace may load is not listed for it either. Which
-//! service accounts may is asked at each mount, as is what budgets have left: nothing is downloaded here.
+//! The rules of egress, as far as they concern a claim: what no pod of its namespace may load, by a policy or by the default, is not
+//! listed for it either. Which service accounts may is asked at each mount, as is what budgets have left: nothing is downloaded here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,8 +8,10 @@ use std::time::Duration;
 use tonnage_cache::clock::{Clock, unix_millis};
 use tonnage_cache::source::location::Location;
 
+use super::refusals::Refusals;
 use crate::egress::compiled::Compiled;
-use crate::egress::policy::{What, Who};
+use crate::egress::policy::{Denial, What, Who};
+use crate::govern::audit::Audit;
 use crate::govern::rules::{Rulebook, Snapshot};
 use crate::policy::Refusal;
 use crate::volume::Attributes;
@@ -22,13 +24,16 @@ const OLDEST: Duration = Duration::from_mins(30);
 pub(super) struct Egress {
     rulebook: Rulebook,
     clock: Arc<dyn Clock>,
+    /// `None`: nobody is told what is refused, but who asks.
+    refusals: Option<Refusals>,
 }
 
-/// The rules at one moment.
+/// The rules at one moment, and who is told what they refuse.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(super) struct Rules<'a> {
     snapshot: Snapshot,
     now_unix: i64,
+    refusals: Option<&'a Refusals>,
 }
 
 /// The namespace of a claim, with its labels.
@@ -40,11 +45,21 @@ pub(super) struct Tenant<'a> {
 
 impl Egress {
     pub(super) fn new(rulebook: Rulebook, clock: Arc<dyn Clock>) -> Self {
-        Self { rulebook, clock }
+        Self {
+            rulebook,
+            clock,
+            refusals: None,
+        }
+    }
+
+    /// The same, which tells the audit log what is refused.
+    pub(super) fn audited_by(mut self, audit: Audit) -> Self {
+        self.refusals = Some(Refusals::new(audit, Arc::clone(&self.clock)));
+        self
     }
 
     /// The rules now. Until they were read, and when that was long ago, nobody knows what they forbid.
-    pub(super) fn rules(&self) -> Result<Rules, Refusal> {
+    pub(super) fn rules(&self) -> Result<Rules<'_>, Refusal> {
         let snapshot = self.rulebook.snapshot();
         if snapshot.age.is_none_or(|age| age > OLDEST) {
             return Err(Refusal::Unavailable(
@@ -56,17 +71,18 @@ impl Egress {
         Ok(Rules {
             snapshot,
             now_unix: i64::try_from(seconds).unwrap_or(i64::MAX),
+            refusals: self.refusals.as_ref(),
         })
     }
 }
 
-impl Rules {
+impl Rules<'_> {
     /// Whether labels of a namespace can change an answer.
     pub(super) fn needs_labels(&self) -> bool {
         self.snapshot.policies.iter().any(Compiled::needs_labels)
     }
 
-    /// Whether some service account of a namespace may load a volume; otherwise why the first of them may not.
+    /// Whether some service account of a namespace may load a volume; otherwise why the first of them may not, which is told.
     pub(super) fn check(
         &self,
         tenant: Tenant<'_>,
@@ -81,19 +97,29 @@ impl Rules {
             path: &path,
             has_digest: attributes.digest.is_some(),
         };
-        let mut why = None;
+        let Some(denial) = self.find_denial(tenant, &what) else {
+            return Ok(());
+        };
+        if let Some(refusals) = self.refusals {
+            refusals.tell(&self.snapshot, (tenant, &what), &denial);
+        }
+        Err(Refusal::Denied(denial.message))
+    }
+
+    /// Why the first service account of a namespace may not load something, if none of them may.
+    fn find_denial(&self, tenant: Tenant<'_>, what: &What<'_>) -> Option<Denial> {
+        let mut first = None;
         for service_account in self.accounts(tenant) {
             let who = Who {
                 namespace: tenant.namespace,
                 labels: tenant.labels,
                 service_account,
             };
-            match self.snapshot.decide(self.now_unix, &who, &what).verdict {
-                Ok(_) => return Ok(()),
-                Err(denial) => why = why.or(Some(denial.message)),
-            }
+            let decision = self.snapshot.decide(self.now_unix, &who, what);
+            let denial = decision.verdict.err()?;
+            first.get_or_insert(denial);
         }
-        why.map_or(Ok(()), |sentence| Err(Refusal::Denied(sentence)))
+        first
     }
 
     /// Service accounts that stand for all of a namespace: those that its policies name, and last one that no policy can name.
@@ -110,6 +136,8 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::sync::{Mutex, PoisonError};
     use std::time::SystemTime;
 
     use serde_json::{Value, json};
@@ -135,14 +163,34 @@ mod tests {
         }))
     }
 
-    /// What a claim of `team-a` for `llama` of the source `models` is told by policies with these specifications.
-    fn told(specs: &[Value]) -> Result<(), Refusal> {
-        let (egress, _) = egress(DefaultEgress::Allow);
-        let policies = specs.iter().map(policy).collect();
-        egress.rulebook.replace(policies, Duration::ZERO);
+    /// What the audit log wrote.
+    #[derive(Debug, Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Paper {
+        fn lines(&self) -> Vec<String> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.lines().map(str::to_owned).collect()
+        }
+    }
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What a claim of a namespace for a path of a source is told.
+    fn ask(egress: &Egress, namespace: &str, (source, path): (&str, &str)) -> Result<(), Refusal> {
         let labels = BTreeMap::from([("tier".to_owned(), "gold".to_owned())]);
         let tenant = Tenant {
-            namespace: "team-a",
+            namespace,
             labels: &labels,
         };
         let location = Location {
@@ -152,11 +200,23 @@ mod tests {
             ..Location::default()
         };
         let attributes = Attributes {
-            source: "models".to_owned(),
-            path: "llama".to_owned(),
+            source: source.to_owned(),
+            path: path.to_owned(),
             ..Attributes::default()
         };
         egress.rules()?.check(tenant, &location, &attributes)
+    }
+
+    /// What a claim of `team-a` for `llama` of the source `models` is told by policies with these specifications.
+    fn told_by(default_egress: DefaultEgress, specs: &[Value]) -> Result<(), Refusal> {
+        let (egress, _) = egress(default_egress);
+        let policies = specs.iter().map(policy).collect();
+        egress.rulebook.replace(policies, Duration::ZERO);
+        ask(&egress, "team-a", ("models", "llama"))
+    }
+
+    fn told(specs: &[Value]) -> Result<(), Refusal> {
+        told_by(DefaultEgress::Allow, specs)
     }
 
     fn denial(specs: &[Value]) -> String {
@@ -207,6 +267,99 @@ mod tests {
         assert!(told(&[labelled]).is_err());
         let pinned = json!({"namespaces": {}, "allow": [{}], "requireDigest": true});
         assert!(denial(&[pinned]).contains("set the volume's attribute digest"));
+    }
+
+    #[test]
+    fn a_namespace_that_no_policy_selects_is_refused_by_the_default_in_a_node_s_words() {
+        let sentence = "no EgressPolicy in mode Enforce selects namespace team-a, and defaultEgress is Deny; ask an administrator for one that does";
+        let refused = Err(Refusal::Denied(sentence.to_owned()));
+        let elsewhere = json!({"namespaces": {"names": ["team-b"]}, "allow": [{}]});
+        let watching = json!({"namespaces": {}, "mode": "Audit", "allow": [{}]});
+        for specs in [vec![], vec![elsewhere], vec![watching]] {
+            assert_eq!(told_by(DefaultEgress::Deny, &specs), refused, "{specs:?}");
+            assert_eq!(told_by(DefaultEgress::Allow, &specs), Ok(()), "{specs:?}");
+        }
+        let own = json!({"namespaces": {"matchLabels": {"tier": "gold"}}, "allow": [{}]});
+        assert_eq!(told_by(DefaultEgress::Deny, &[own]), Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_is_a_line_with_the_claim_s_namespace_and_the_policy_that_says_it() {
+        let paper = Paper::default();
+        let (egress, _) = egress(DefaultEgress::Allow);
+        let egress = egress.audited_by(Audit::to(paper.clone()));
+        let spec =
+            json!({"namespaces": {"names": ["team-a"]}, "allow": [{"prefixes": ["base/open"]}]});
+        egress.rulebook.replace(vec![policy(&spec)], Duration::ZERO);
+        assert_eq!(ask(&egress, "team-a", ("models", "open")), Ok(()));
+        assert_eq!(ask(&egress, "team-b", ("models", "llama")), Ok(()));
+        let told = ask(&egress, "team-a", ("models", "llama")).unwrap_err();
+        drop(egress);
+        let reason = serde_json::to_string(&told.to_string()).unwrap();
+        let line = format!(
+            "{{\"audit\":\"v1\",\"time\":\"1970-01-01T00:00:00Z\",\"event\":\"Deny\",\"timeUnixMillis\":0,\
+             \"who\":{{\"namespace\":\"team-a\",\"labels\":{{\"tier\":\"gold\"}},\"serviceAccount\":\"\"}},\
+             \"what\":{{\"source\":\"models\",\"host\":\"s3.example.com\",\"bucket\":\"weights\",\"path\":\"base/llama\",\"hasDigest\":false}},\
+             \"policies\":[{{\"name\":\"p\",\"uid\":\"u\",\"generation\":1}}],\"rule\":\"unnamed\",\"bytes\":0,\"reason\":{reason}}}"
+        );
+        assert_eq!(paper.lines(), [line]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_once_an_hour_for_each_namespace_source_path_and_sentence() {
+        let paper = Paper::default();
+        let (egress, clock) = egress(DefaultEgress::Deny);
+        let egress = egress.audited_by(Audit::to(paper.clone()));
+        let refuse = |namespace: &str, place: (&str, &str)| {
+            egress.rulebook.prove(clock.monotonic());
+            ask(&egress, namespace, place).unwrap_err();
+        };
+        egress.rulebook.replace(Vec::new(), Duration::ZERO);
+        for _ in 0..3 {
+            refuse("team-a", ("models", "llama"));
+            refuse("team-a", ("models", "other"));
+            refuse("team-a", ("data", "llama"));
+            refuse("team-b", ("models", "llama"));
+            clock.advance(Duration::from_mins(19));
+        }
+        // Another sentence about the same.
+        let closed = json!({"namespaces": {"names": ["team-a"]}, "allow": []});
+        egress
+            .rulebook
+            .replace(vec![policy(&closed)], clock.monotonic());
+        refuse("team-a", ("models", "llama"));
+        egress.rulebook.replace(Vec::new(), clock.monotonic());
+        refuse("team-a", ("models", "llama"));
+        clock.advance(Duration::from_mins(3));
+        refuse("team-a", ("models", "llama"));
+        drop(egress);
+        let told: Vec<_> = paper
+            .lines()
+            .iter()
+            .map(|line| {
+                let line: Value = serde_json::from_str(line).unwrap();
+                let text =
+                    |pointer: &str| line.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+                [
+                    text("/who/namespace"),
+                    text("/what/source"),
+                    text("/what/path"),
+                    text("/rule"),
+                ]
+                .join(" ")
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "team-a models base/llama unselected",
+                "team-a models base/other unselected",
+                "team-a data base/llama unselected",
+                "team-b models base/llama unselected",
+                "team-a models base/llama unnamed",
+                "team-a models base/llama unselected",
+            ]
+        );
     }
 
     #[test]

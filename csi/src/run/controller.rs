@@ -12,7 +12,6 @@ use tonnage_proto::csi::controller_server::ControllerServer;
 use tonnage_proto::csi::identity_server::IdentityServer;
 
 use super::{ControllerSettings, Error, Kubernetes, Servers, Vitals, api_server, serve_health};
-use crate::egress::policy::DefaultEgress;
 use crate::govern::audit::Audit;
 use crate::govern::rules::{self, Rulebook};
 use crate::govern::{ledgers, quota_status};
@@ -40,7 +39,9 @@ pub async fn controller(
     let provisioner = match &settings.kubernetes {
         None => of_files(&settings).await?,
         Some(kubernetes) => {
-            in_cluster(kubernetes, &clock, &metrics, (&mut servers, &serving)).await?
+            let rulebook = Rulebook::new(settings.default_egress, Arc::clone(&clock));
+            let governed = (kubernetes, rulebook);
+            in_cluster(governed, &clock, &metrics, (&mut servers, &serving)).await?
         }
     };
     let service = ControllerService::new(provisioner, clock, vec![metrics]);
@@ -72,10 +73,10 @@ async fn of_files(settings: &ControllerSettings) -> Result<Provisioner, Error> {
     Ok(Provisioner::new(Arc::new(records), sources))
 }
 
-/// Sources and records of the API server, and what keeps the former up to date here and their status there. Nothing is
-/// waited for: while the API server is away, calls are told so.
+/// Sources, rules of egress and records of the API server, and what keeps the former up to date here and the sources' status there.
+/// Nothing is waited for: while the API server is away, calls are told so.
 async fn in_cluster(
-    kubernetes: &Kubernetes,
+    (kubernetes, rulebook): (&Kubernetes, Rulebook),
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
     (servers, serving): (&mut Servers, &CancellationToken),
@@ -95,8 +96,6 @@ async fn in_cluster(
         clock: Arc::clone(clock),
     };
     servers.spawn(watch::run(watched, serving.clone()));
-    // What the default denies is denied on the nodes, which know it.
-    let rulebook = Rulebook::new(DefaultEgress::Allow, Arc::clone(clock));
     let (followed, time) = (rulebook.clone(), Arc::clone(clock));
     servers.spawn(rules::run(client.clone(), followed, time, serving.clone()));
     let leads = govern(&client, clock, metrics, (&mut *servers, serving));
@@ -111,7 +110,9 @@ async fn in_cluster(
     servers.spawn(reconcile::run(parts, serving.clone()));
     let records = Arc::new(VolumeObjects::new(client.clone()));
     let provisioner = Provisioner::in_cluster(records, sources, client, Arc::clone(clock));
-    Ok(provisioner.governed_by(rulebook, Arc::clone(clock)))
+    let provisioner = provisioner.governed_by(rulebook, Arc::clone(clock));
+    // A queue of its own: however many claims are refused, no line of a ledger is dropped for them.
+    Ok(provisioner.audited_by(Audit::to_log()))
 }
 
 /// Keeps the ledgers of byte budgets and the status of quotas, and their metrics, while this replica leads; whether it does is to be

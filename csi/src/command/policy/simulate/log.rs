@@ -258,6 +258,10 @@ fn record(event: simulate::Event, entry: Entry) -> Option<Record> {
         service_account,
         pod_uid,
     } = entry.who?;
+    // A claim that the controller refused for all service accounts of its namespace.
+    if service_account.is_empty() {
+        return None;
+    }
     let WhatLine {
         source,
         host,
