@@ -42,3 +42,4 @@ pub mod trace;
 pub mod upkeep;
 pub mod volume;
 pub mod volumes;
+mod watching;

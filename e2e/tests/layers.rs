@@ -34,6 +34,7 @@ const CSI: &[&[&str]] = &[
         "leader",
         "egress",
         "node_object",
+        "watching",
     ],
     &[
         "policy", "sources", "status", "upkeep", "progress", "events", "config",

@@ -28,12 +28,13 @@ use crate::crd::EgressLeaseSpec;
 use crate::egress::lease::Demand;
 use crate::egress::ledger::objects::{read_lease, spec};
 use crate::node_object::Error;
+use crate::watching;
 
 mod fit;
 mod objects;
 mod pace;
 
-use fit::{most_users, room};
+use fit::{fit, most_users};
 use objects::{Objects, Seen};
 use pace::{Pace, TICK};
 
@@ -72,7 +73,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
     let mut keeper = Keeper::new(parts);
     let config = watcher::Config::default().fields(&only);
     let mut events = watcher(keeper.objects.api(), config)
-        .default_backoff()
+        .backoff(watching::backoff())
         .boxed();
     let first = tokio::time::Instant::now() + keeper.pace.first();
     let mut ticks = tokio::time::interval_at(first, TICK);
@@ -312,17 +313,15 @@ impl Keeper {
     /// Writes the demands, and what was denied along with them. A conflict is solved once: the controller's answer to something
     /// else may have come between.
     async fn write(&mut self, demands: &[Demand]) -> Result<(), Error> {
-        let (version, denials) = self.denials.lines(room(demands.len()));
-        let mut spec = EgressLeaseSpec {
-            denials,
-            ..spec(self.spender.incarnation(), demands)
-        };
+        let mut spec = spec(self.spender.incarnation(), demands);
         for (line, demand) in spec.demands.iter_mut().zip(demands) {
             line.spent_by = self.spender.spent_by(demand, most_users(demands.len()));
         }
+        // Denials that found no room are told again when others would be.
+        let denials = fit(&mut spec, &self.denials).unwrap_or(self.told.0);
         self.draft = Some(Draft {
             spec: spec.clone(),
-            denials: version,
+            denials,
         });
         match self.put(&spec).await {
             Err(Error::Gone | Error::Conflict) => {}

@@ -33,6 +33,7 @@ use super::workload::Workload;
 use super::{Entry, Place, Sources, exchange, spec};
 use crate::crd::{self, AuthMode, SourceSpec};
 use crate::identity::Secrets;
+use crate::watching;
 
 mod secret;
 
@@ -81,7 +82,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
     let api = Api::<Secret>::namespaced(client.clone(), &namespace);
     let objects = Api::<DeserializeGuard<crd::Source>>::all(client);
     let mut events = watcher(objects, watcher::Config::default())
-        .default_backoff()
+        .backoff(watching::backoff())
         .boxed();
     let mut answers = FuturesUnordered::new();
     let mut keeper = Keeper {

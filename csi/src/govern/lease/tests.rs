@@ -288,6 +288,27 @@ async fn denials_are_told_at_once_then_once_a_minute_and_along_with_demands() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn denials_that_find_no_room_beside_demands_are_tried_again_once_a_minute() {
+    let site = Site::new();
+    for number in 0..40 {
+        site.miss(&format!("{number:0500}"), 10);
+    }
+    site.deny();
+    site.tell(async |asked| {
+        let [_, first] = expect(asked, [NODE, POST]).await;
+        let spec = &first.body["spec"];
+        assert_eq!(spec["demands"].as_array().unwrap().len(), 40);
+        assert_eq!(spec["denials"], Value::Null);
+        let [second] = expect(asked, [PUT]).await;
+        let between = (second.at - first.at).as_secs();
+        assert!((60..=74).contains(&between), "{between}");
+        assert_eq!(second.body["spec"], *spec);
+        silence(asked, 50).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_stops_gives_back_what_it_has_not_spent() {
     let site = Site::new();
     site.miss("a", 10);

@@ -16,6 +16,7 @@ use tonnage_cache::error::chain;
 use super::objects::{BudgetObject, LeaseObject, PolicyObject};
 use super::world::Change;
 use crate::crd::{EgressBudget, EgressLease, EgressPolicy};
+use crate::watching;
 
 /// All watches.
 pub(super) struct Watches {
@@ -87,7 +88,7 @@ where
     fn new(api: Api<K>) -> Self {
         Self {
             events: watcher(api, watcher::Config::default())
-                .default_backoff()
+                .backoff(watching::backoff())
                 .boxed(),
             names: Names::default(),
             fails: false,

@@ -13,7 +13,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt as _};
 use kube::api::{DynamicObject, ListParams, TypeMeta, WatchParams};
 use kube::core::{ApiResource, WatchEvent};
@@ -27,6 +26,7 @@ use tonnage_cache::error::chain;
 use super::Rulebook;
 use crate::crd::EgressPolicy;
 use crate::egress::compiled::Compiled;
+use crate::watching;
 
 /// Longest time of a list, and of waiting for a watch to begin.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,9 +36,6 @@ const WATCH_SECONDS: (u64, u64) = (20, 290);
 const GRACE: Duration = Duration::from_secs(5);
 /// Between a watch that ended as it should and the next.
 const BREATH: Duration = Duration::from_secs(1);
-/// Shortest and longest time between two attempts; as much again may be added, so that nodes which failed together come one by one. The
-/// longest is shorter than client-go's half a minute: all that waits for rules which are too old waits for it.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(5));
 
 /// Keeps the rules up to date until `stop`.
 pub(super) async fn run(
@@ -58,7 +55,7 @@ pub(super) async fn run(
         clock,
         policies: BTreeMap::new(),
         version: None,
-        backoff: backoff(),
+        backoff: watching::backoff(),
     };
     loop {
         let pause = tokio::select! {
@@ -219,18 +216,6 @@ fn watch_seconds<'a>(policies: impl Iterator<Item = &'a Compiled>) -> u32 {
     let staleness = policies.filter_map(|policy| Some(policy.rules().ok()?.max_staleness_seconds));
     let seconds = staleness.min().map_or(most, |strictest| strictest / 3);
     u32::try_from(seconds.clamp(least, most)).unwrap_or(u32::MAX)
-}
-
-fn backoff() -> ExponentialBackoff {
-    let (shortest, longest) = PAUSES;
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(shortest)
-        .with_max_delay(longest);
-    pauses
-        .with_factor(2.0)
-        .with_jitter()
-        .without_max_times()
-        .into()
 }
 
 async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Result<T, Error> {
