@@ -65,6 +65,12 @@ class Seaweed(Store):
         return attempt(self._client("ping")).code == 0
 
 
+def as_role(name: str) -> dict:
+    """How a source says that pods read as a role."""
+    aws = {"roleArn": role_arn(name), "stsEndpoint": COUNTED, "durationSeconds": 900}
+    return {"mode": "WorkloadIdentity", "workloadIdentity": {"audience": AUDIENCE, "aws": aws}}
+
+
 def exchanges(traffic: Traffic) -> int:
     """How often keys were asked for."""
     return sum(1 for it in traffic.requests if it["method"] == "POST" and it["path"] == "/")

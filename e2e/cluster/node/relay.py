@@ -2,8 +2,8 @@
 
     relay.py LISTEN-ADDRESS:PORT SERVER-ADDRESS:PORT DIRECTORY
 
-One JSON line in DIRECTORY/requests.jsonl when a request begins and one when it ends; `bytes` are those of the body that the
-client's socket took, `last` is when it took the last of them. DIRECTORY/rate, if it is there, holds the most bytes per second of
+One JSON line in DIRECTORY/requests.jsonl when a request begins and one when it ends; `key` is the id of the access key that signed it,
+`bytes` are those of the body that the client's socket took, `last` is when it took the last of them. DIRECTORY/rate, if it is there, holds the most bytes per second of
 all answers together, read again for every request. Heads pass unchanged, so signatures stay valid. Runs inside the cluster's
 namespaces.
 """
@@ -76,7 +76,8 @@ class Exchange(socketserver.StreamRequestHandler):
         """Passes one request on; whether the connection can take another."""
         method, target, _ = head[0].decode("latin-1").split(" ", 2)
         path, _, query = target.partition("?")
-        number = self.server.meter.begin(method=method, path=path, query=query, range=_field(head, b"range").decode("latin-1"))
+        asked = {name: _field(head, name.encode()).decode("latin-1") for name in ("range", "authorization")}
+        number = self.server.meter.begin(method=method, path=path, query=query, range=asked["range"], key=_key_id(asked["authorization"]))
         self._sent, self._last, status = 0, 0.0, 0
         try:
             with socket.create_connection(self.server.upstream) as upstream, upstream.makefile("rb") as answer:
@@ -153,6 +154,12 @@ def _field(head: list[bytes], name: bytes) -> bytes:
         if key.strip().lower() == name:
             return value.strip()
     return b""
+
+
+def _key_id(authorization: str) -> str:
+    """Id of the access key that has signed a request; empty where none has."""
+    _, _, credential = authorization.partition("Credential=")
+    return credential.partition("/")[0]
 
 
 def _address(text: str) -> tuple[str, int]:

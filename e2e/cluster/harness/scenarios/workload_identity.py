@@ -3,11 +3,10 @@ cluster as issuer; another service account is refused by the role's trust policy
 byte; a role that trusts every service account is warned about."""
 
 from .. import model
-from ..manifests import GROUP, as_service_account, consumer, inline, pod, service_account
+from ..manifests import as_service_account, consumer, inline, pod, service_account, source
 from ..outcome import until
 from ..scene import Scene
-from ..seaweed import AUDIENCE, COUNTED, Seaweed, discovery, exchanges, role_arn
-from ..store import ADDRESS, BUCKET
+from ..seaweed import AUDIENCE, COUNTED, Seaweed, as_role, discovery, exchanges, role_arn
 from ..world import World
 
 NAME = "workload-identity"
@@ -20,7 +19,8 @@ def run(world: World) -> None:
     seaweed = _store(world)
     scene = world.scene(NAME)
     scene.add(discovery(), *(service_account(NAME, name) for name in ("reader", "stranger")))
-    scene.add(*(_source(name) for name in (STRICT, LAX)))
+    consumers = [consumer(NAME, "reader", "stranger")]
+    scene.add(*(source(_name(role), COUNTED, consumers, as_role(role), NAME) for role in (STRICT, LAX)))
     made = model.generate(scene.place(PATH), f"{world.seed}/{NAME}")
     seaweed.put(made.directory, f"{NAME}/{PATH}")
     mark = seaweed.mark()
@@ -36,18 +36,6 @@ def _store(world: World) -> Seaweed:
     world.afterwards(seaweed.stop)
     seaweed.start()
     return seaweed
-
-
-def _source(role: str) -> dict:
-    identity = {"audience": AUDIENCE, "aws": {"roleArn": role_arn(role), "stsEndpoint": COUNTED, "durationSeconds": 900}}
-    spec = {
-        "url": f"s3://{BUCKET}/{NAME}",
-        "endpoint": COUNTED,
-        "auth": {"mode": "WorkloadIdentity", "workloadIdentity": identity},
-        "consumers": [consumer(NAME, "reader", "stranger")],
-        "allowedCIDRs": [f"{ADDRESS}/32"],
-    }
-    return {"apiVersion": GROUP, "kind": "Source", "metadata": {"name": _name(role)}, "spec": spec}
 
 
 def _name(role: str) -> str:
