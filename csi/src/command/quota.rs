@@ -135,6 +135,7 @@ fn table(rows: &[Row]) -> Vec<Vec<String>> {
         "PER NODE",
         "VOLUMES",
         "CLUSTER",
+        "CLUSTER VOLUMES",
         "USED",
         "FULLEST NODE",
         "READY",
@@ -162,8 +163,9 @@ fn cells(row: &Row) -> Vec<String> {
         namespace.clone(),
         quota.clone(),
         limit(per_node.and_then(|quota| quota.logical_bytes.as_ref())),
-        volumes.map_or_else(|| "-".to_owned(), |volumes| volumes.to_string()),
+        number(volumes),
         limit(cluster.and_then(|quota| quota.logical_bytes.as_ref())),
+        number(cluster.and_then(|quota| quota.volumes)),
         words(status.and_then(|status| status.used.as_ref())),
         words(status.and_then(|status| status.fullest.as_ref())),
         match problem {
@@ -171,6 +173,10 @@ fn cells(row: &Row) -> Vec<String> {
             None => ready(status),
         },
     ]
+}
+
+fn number(limit: Option<i64>) -> String {
+    limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string())
 }
 
 fn limit(quantity: Option<&Quantity>) -> String {
@@ -210,7 +216,7 @@ mod tests {
             {
                 "apiVersion": "tonnage.dev/v1alpha1", "kind": "CacheQuota",
                 "metadata": {"namespace": "team-a", "name": "default"},
-                "spec": {"perNode": {"logicalBytes": "50Gi", "volumes": 4}, "cluster": {"logicalBytes": "1Ti"}},
+                "spec": {"perNode": {"logicalBytes": "50Gi", "volumes": 4}, "cluster": {"logicalBytes": "1Ti", "volumes": 40}},
                 "status": {
                     "conditions": [condition("True")],
                     "used": "1.2 TiB on 8 nodes", "fullest": "gpu-1 46.1 GiB of 50.0 GiB",
@@ -236,10 +242,10 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "NAMESPACE|QUOTA|PER NODE|VOLUMES|CLUSTER|USED|FULLEST NODE|READY",
-                "team-a|default|50.0 GiB|4|1.0 TiB|1.2 TiB on 8 nodes|gpu-1 46.1 GiB of 50.0 GiB|True",
-                "team-a|all|-|0|-|-|-|-",
-                "team-b|default|-|-|malformed|-|-|False (Malformed)",
+                "NAMESPACE|QUOTA|PER NODE|VOLUMES|CLUSTER|CLUSTER VOLUMES|USED|FULLEST NODE|READY",
+                "team-a|default|50.0 GiB|4|1.0 TiB|40|1.2 TiB on 8 nodes|gpu-1 46.1 GiB of 50.0 GiB|True",
+                "team-a|all|-|0|-|-|-|-|-",
+                "team-b|default|-|-|malformed|-|-|-|False (Malformed)",
             ]
         );
         let json = serde_json::to_value(&rows).unwrap();
@@ -262,7 +268,7 @@ mod tests {
         let rows = told.unwrap();
         let lines: Vec<String> = table(&rows).iter().map(|line| line.join("|")).collect();
         assert_eq!(lines.len(), 5);
-        assert_eq!(lines[3], "team-a|odd|-|-|-|-|-|unreadable");
+        assert_eq!(lines[3], "team-a|odd|-|-|-|-|-|-|unreadable");
         let problems: Vec<Failure> = rows.iter().filter_map(Row::failure).collect();
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].code, Code::Data);

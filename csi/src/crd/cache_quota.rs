@@ -41,6 +41,12 @@ pub const MOST_NODES: usize = 64;
         type_ = "string",
         json_path = ".spec.cluster.logicalBytes"
     ),
+    printcolumn(
+        name = "Cluster volumes",
+        type_ = "integer",
+        json_path = ".spec.cluster.volumes",
+        priority = 1
+    ),
     printcolumn(name = "Used", type_ = "string", json_path = ".status.used"),
     printcolumn(name = "Fullest", type_ = "string", json_path = ".status.fullest"),
     printcolumn(
@@ -55,7 +61,7 @@ pub const MOST_NODES: usize = 64;
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[x_kube(validation = kube::core::Rule::new("has(self.perNode) && (has(self.perNode.logicalBytes) || has(self.perNode.volumes)) || has(self.cluster) && has(self.cluster.logicalBytes)").message("a CacheQuota must limit something: set perNode.logicalBytes, perNode.volumes or cluster.logicalBytes"))]
+#[x_kube(validation = kube::core::Rule::new("has(self.perNode) && (has(self.perNode.logicalBytes) || has(self.perNode.volumes)) || has(self.cluster) && (has(self.cluster.logicalBytes) || has(self.cluster.volumes))").message("a CacheQuota must limit something: set logicalBytes or volumes of perNode or of cluster"))]
 #[serde(rename_all = "camelCase")]
 pub struct CacheQuotaSpec {
     /// On each node; the node itself decides, at once.
@@ -88,6 +94,10 @@ pub struct ClusterQuota {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = kube::core::Rule::new("type(self) == int ? self >= 0 : isQuantity(self) && quantity(self).isInteger() && quantity(self).compareTo(quantity('0')) >= 0").message("cluster.logicalBytes must be a whole number of bytes such as 10Ti"))]
     pub logical_bytes: Option<Quantity>,
+    /// Volumes, summed over nodes: what is shown on three nodes is three.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub volumes: Option<i64>,
 }
 
 /// What is used.
@@ -101,7 +111,7 @@ pub struct CacheQuotaStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub conditions: Vec<SourceCondition>,
-    /// In words: `1.2 TiB on 8 nodes`.
+    /// In words: `1.2 TiB on 8 nodes`, or where volumes are limited in the cluster `1.2 TiB in 40 volumes on 8 nodes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<String>,
     /// The node with the least room, in words: `gpu-0001 46.1 GiB of 50.0 GiB`.
@@ -137,6 +147,10 @@ pub struct Reservation {
     /// Bytes that volumes may show there.
     #[schemars(range(min = 0))]
     pub bytes: i64,
+    /// Volumes that there may be.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub volumes: i64,
     /// Number of the statement of the node's `NodeCache` that this answers.
     #[serde(default)]
     #[schemars(range(min = 0))]

@@ -222,7 +222,7 @@ pub struct NamespaceContent {
     /// The namespace.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// Bytes that volumes show, summed over volumes; those of volumes that are being loaded are among them.
+    /// Bytes that volumes show, summed over volumes; those of volumes that are being loaded are among them once they were let in.
     #[schemars(range(min = 0))]
     pub logical_bytes: i64,
     /// Volumes, each once however many pods show it; retained content is one.
@@ -240,7 +240,11 @@ pub struct NamespaceContent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub wanted_bytes: Option<i64>,
-    /// Number of this statement; it grows with every other `wantedBytes`, and `CacheQuota`s answer it.
+    /// What `volumes` would be with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub wanted_volumes: Option<i64>,
+    /// Number of this statement; it grows with every other `wantedBytes` or `wantedVolumes`, and `CacheQuota`s answer it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub seq: Option<i64>,

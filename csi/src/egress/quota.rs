@@ -19,15 +19,22 @@ pub struct Quota {
     pub limits: Result<Limits, String>,
 }
 
-/// The limits of a quota; what is not set is not limited.
+/// The limits of a quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes on one node.
-    pub node_bytes: Option<u64>,
-    /// Volumes on one node.
-    pub node_volumes: Option<u64>,
-    /// Bytes on all nodes together.
-    pub cluster_bytes: Option<u64>,
+    /// On one node.
+    pub node: Most,
+    /// On all nodes together.
+    pub cluster: Most,
+}
+
+/// The most that there may be in one place; what is not set is not limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Most {
+    /// Bytes.
+    pub logical_bytes: Option<u64>,
+    /// Volumes.
+    pub volumes: Option<u64>,
 }
 
 /// What volumes of a namespace use.
@@ -37,6 +44,87 @@ pub struct Usage {
     pub logical_bytes: u64,
     /// How many there are.
     pub volumes: u64,
+}
+
+impl Usage {
+    /// Nothing at all.
+    pub const NONE: Self = Self {
+        logical_bytes: 0,
+        volumes: 0,
+    };
+
+    /// One volume of so many bytes.
+    pub const fn volume(logical_bytes: u64) -> Self {
+        Self {
+            logical_bytes,
+            volumes: 1,
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    /// What is left without the other; never less than nothing.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        self.with(other, u64::saturating_sub)
+    }
+
+    /// Of bytes and of volumes the smaller number.
+    #[must_use]
+    pub fn at_most(self, other: Self) -> Self {
+        self.with(other, u64::min)
+    }
+
+    /// Of bytes and of volumes the larger number.
+    #[must_use]
+    pub fn at_least(self, other: Self) -> Self {
+        self.with(other, u64::max)
+    }
+
+    /// Whether there is room for it, in bytes and in volumes.
+    pub const fn fits(self, room: Self) -> bool {
+        self.logical_bytes <= room.logical_bytes && self.volumes <= room.volumes
+    }
+
+    fn with(self, other: Self, of: fn(u64, u64) -> u64) -> Self {
+        Self {
+            logical_bytes: of(self.logical_bytes, other.logical_bytes),
+            volumes: of(self.volumes, other.volumes),
+        }
+    }
+}
+
+impl std::iter::Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::NONE, Self::plus)
+    }
+}
+
+impl Most {
+    /// Whether anything is limited.
+    pub const fn is_set(&self) -> bool {
+        self.logical_bytes.is_some() || self.volumes.is_some()
+    }
+
+    /// The most as a use; as much as there can be of what is not limited.
+    pub fn all(&self) -> Usage {
+        Usage {
+            logical_bytes: self.logical_bytes.unwrap_or(u64::MAX),
+            volumes: self.volumes.unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Of a use what is limited.
+    pub fn limited(&self, used: Usage) -> Usage {
+        Usage {
+            logical_bytes: self.logical_bytes.map_or(0, |_| used.logical_bytes),
+            volumes: self.volumes.map_or(0, |_| used.volumes),
+        }
+    }
 }
 
 /// Where something is used.
@@ -70,25 +158,33 @@ impl Quota {
 impl Limits {
     fn of(spec: &CacheQuotaSpec) -> Result<Self, String> {
         let CacheQuotaSpec { per_node, cluster } = spec;
-        let bytes = |name: &str, value: Option<&Quantity>| {
-            let bytes = value.map(Quantity::bytes).transpose();
-            bytes.map_err(|why| format!("spec.{name}.logicalBytes: {why}"))
-        };
         let mut limits = Self::default();
         if let Some(NodeQuota {
             logical_bytes,
             volumes,
         }) = per_node
         {
-            limits.node_bytes = bytes("perNode", logical_bytes.as_ref())?;
-            let volumes = volumes.map(u64::try_from).transpose();
-            limits.node_volumes =
-                volumes.map_err(|_| "spec.perNode.volumes is negative".to_owned())?;
+            limits.node = Most::of("perNode", logical_bytes.as_ref(), *volumes)?;
         }
-        if let Some(ClusterQuota { logical_bytes }) = cluster {
-            limits.cluster_bytes = bytes("cluster", logical_bytes.as_ref())?;
+        if let Some(ClusterQuota {
+            logical_bytes,
+            volumes,
+        }) = cluster
+        {
+            limits.cluster = Most::of("cluster", logical_bytes.as_ref(), *volumes)?;
         }
         Ok(limits)
+    }
+}
+
+impl Most {
+    fn of(field: &str, bytes: Option<&Quantity>, volumes: Option<i64>) -> Result<Self, String> {
+        let bytes = bytes.map(Quantity::bytes).transpose();
+        let volumes = volumes.map(u64::try_from).transpose();
+        Ok(Self {
+            logical_bytes: bytes.map_err(|why| format!("spec.{field}.logicalBytes: {why}"))?,
+            volumes: volumes.map_err(|_| format!("spec.{field}.volumes is negative"))?,
+        })
     }
 }
 
@@ -114,25 +210,21 @@ impl Quota {
         let limits = self.limits.as_ref().map_err(|why| {
             format!("CacheQuota {name} lets no new volume be published until it is mended: {why}")
         })?;
-        let (bytes, volumes, field, place) = match place {
-            Place::Node => (
-                limits.node_bytes,
-                limits.node_volumes,
-                "perNode",
-                "on this node",
-            ),
-            Place::Cluster => (limits.cluster_bytes, None, "cluster", "in the cluster"),
+        let (most, field, place) = match place {
+            Place::Node => (limits.node, "perNode", "on this node"),
+            Place::Cluster => (limits.cluster, "cluster", "in the cluster"),
         };
-        if let Some(limit) = volumes
+        if let Some(limit) = most.volumes
             && used.volumes >= limit
         {
+            let plural = if used.volumes == 1 { "" } else { "s" };
             return Err(format!(
-                "the namespace has {} volumes {place} and CacheQuota {name} allows {limit}: delete pods or retained content, or ask an administrator to raise spec.{field}.volumes",
+                "the namespace has {} volume{plural} {place} and CacheQuota {name} allows {limit}: delete pods or retained content, or ask an administrator to raise spec.{field}.volumes",
                 used.volumes
             ));
         }
         let wanted = used.logical_bytes.saturating_add(new_bytes);
-        if let Some(limit) = bytes
+        if let Some(limit) = most.logical_bytes
             && wanted > limit
         {
             return Err(format!(
@@ -197,10 +289,16 @@ mod tests {
         let quotas = [
             quota(
                 "wide",
-                &json!({"perNode": {"logicalBytes": "50Gi"}, "cluster": {"logicalBytes": "100Gi"}}),
+                &json!({"perNode": {"logicalBytes": "50Gi"}, "cluster": {"logicalBytes": "100Gi", "volumes": 12}}),
             ),
             quota("narrow", &json!({"perNode": {"volumes": 2}})),
         ];
+        assert_eq!(
+            decide(&quotas, Place::Cluster, used(0, 12), 0)
+                .unwrap_err()
+                .message,
+            "the namespace has 12 volumes in the cluster and CacheQuota wide allows 12: delete pods or retained content, or ask an administrator to raise spec.cluster.volumes"
+        );
         assert_eq!(
             decide(&quotas, Place::Cluster, used(90, 9), 10 << 30),
             Ok(())
@@ -232,6 +330,10 @@ mod tests {
                 json!({"perNode": {"volumes": -1}}),
                 "spec.perNode.volumes is negative",
             ),
+            (
+                json!({"cluster": {"volumes": -1}}),
+                "spec.cluster.volumes is negative",
+            ),
         ] {
             let exceeded = decide(&[quota("q", &spec)], Place::Node, Usage::default(), 0);
             assert_eq!(
@@ -252,7 +354,10 @@ mod tests {
                 .enumerate()
                 .map(|(index, limit)| Quota {
                     name: format!("q{index}"),
-                    limits: Ok(Limits { node_bytes: *limit, ..Limits::default() }),
+                    limits: Ok(Limits {
+                        node: Most { logical_bytes: *limit, volumes: None },
+                        cluster: Most::default(),
+                    }),
                 })
                 .collect();
             let mut used = Usage::default();

@@ -1,5 +1,5 @@
 //! What of a quota is set aside for each node, so that all nodes together never have more than it allows. Pure: the controller's half
-//! is [`set_aside`], a node's is [`Claim`].
+//! is [`set_aside`], a node's is [`Claim`]. All amounts are bytes and volumes, and what is said of them holds for each of both.
 //!
 //! ```text
 //! node:        has and wants so much, by number 7  ──NodeCache──►  controller
@@ -21,13 +21,14 @@
 
 use std::collections::BTreeMap;
 
+use super::quota::Usage;
 use crate::crd::{CacheQuotaStatus, Reservation};
 
 /// What is set aside for a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Row {
-    /// Bytes that it may have.
-    pub bytes: u64,
+    /// What it may have.
+    pub room: Usage,
     /// Number of the report that this answers.
     pub seq: u64,
 }
@@ -35,10 +36,10 @@ pub struct Row {
 /// What a node says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Bytes that it has.
-    pub has: u64,
-    /// Bytes that it would have if all was let in that waits there, those that it has included.
-    pub wants: u64,
+    /// What it has.
+    pub has: Usage,
+    /// What it would have if all was let in that waits there, what it has included.
+    pub wants: Usage,
     /// Grows whenever that changes; `None` where a node knows nothing of reservations: it wants what it has.
     pub seq: Option<u64>,
 }
@@ -59,7 +60,10 @@ impl Ledger {
         let rows = status.and_then(|status| status.reserved.as_ref());
         let rows = rows.into_iter().flatten().map(|it| {
             let row = Row {
-                bytes: number(it.bytes),
+                room: Usage {
+                    logical_bytes: number(it.bytes),
+                    volumes: number(it.volumes),
+                },
                 seq: number(it.seq),
             };
             (it.node.clone(), row)
@@ -77,7 +81,8 @@ impl Ledger {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let rows = self.rows.into_iter().map(|(node, row)| Reservation {
             node,
-            bytes: signed(row.bytes),
+            bytes: signed(row.room.logical_bytes),
+            volumes: signed(row.room.volumes),
             seq: signed(row.seq),
         });
         let above = (self.above > 0).then(|| signed(self.above));
@@ -87,7 +92,7 @@ impl Ledger {
     /// A node's row, and whether there is one.
     pub fn row(&self, node: &str) -> (Row, bool) {
         let absent = Row {
-            bytes: 0,
+            room: Usage::NONE,
             seq: self.above.saturating_sub(1),
         };
         self.rows
@@ -105,7 +110,7 @@ impl Ledger {
 /// far as the limit goes. A node that says nothing of the namespace keeps its row, and one that `is_gone` has none. A node that has no row
 /// gets one if that `fits`.
 pub fn set_aside(
-    limit: u64,
+    limit: Usage,
     before: &Ledger,
     reports: &BTreeMap<String, Report>,
     is_gone: impl Fn(&str) -> bool,
@@ -118,8 +123,8 @@ pub fn set_aside(
     // Rows go first to those that have something.
     let reports = reports.iter().filter(|(node, _)| !is_gone(node));
     let mut reports: Vec<(&String, &Report)> = reports.collect();
-    reports.sort_by_key(|(node, report)| (report.has == 0, *node));
-    let mut wishes: Vec<(u64, &String)> = Vec::new();
+    reports.sort_by_key(|(node, report)| (report.has == Usage::NONE, *node));
+    let mut wishes: Vec<(Usage, &String)> = Vec::new();
     for (node, report) in &reports {
         let (row, is_there) = before.row(node);
         let oldest = if is_there { row.seq } else { before.above };
@@ -127,8 +132,8 @@ pub fn set_aside(
             continue;
         }
         let taken = row.after(report);
-        let more = report.wants.saturating_sub(taken.bytes);
-        if taken.bytes == 0 && more == 0 {
+        let more = report.wants.minus(taken.room);
+        if taken.room == Usage::NONE && more == Usage::NONE {
             if is_there {
                 next.remove(node, taken.seq);
             }
@@ -137,22 +142,21 @@ pub fn set_aside(
             wishes.push((more, node));
         }
     }
-    let held = next.rows.values();
-    let held = held.fold(0u64, |sum, row| sum.saturating_add(row.bytes));
+    let held: Usage = next.rows.values().map(|row| row.room).sum();
     // What nodes have for which there is no row counts, too.
     let rowless = reports
         .iter()
         .filter(|(node, _)| !next.rows.contains_key(*node));
-    let held = rowless.fold(held, |sum, (_, report)| sum.saturating_add(report.has));
-    let mut left = limit.saturating_sub(held);
-    wishes.sort();
+    let held = held.plus(rowless.map(|(_, report)| report.has).sum());
+    let mut left = limit.minus(held);
+    wishes.sort_by_key(|(more, node)| (more.logical_bytes, more.volumes, *node));
     for (more, node) in wishes {
         // Parts of a volume are of no use.
         if let Some(row) = next.rows.get_mut(node)
-            && more <= left
+            && more.fits(left)
         {
-            row.bytes = row.bytes.saturating_add(more);
-            left = left.saturating_sub(more);
+            row.room = row.room.plus(more);
+            left = left.minus(more);
         }
     }
     next
@@ -165,15 +169,15 @@ impl Row {
         match seq {
             // Who has had a number is bound by numbers only.
             None => Self {
-                bytes: if self.seq == 0 {
+                room: if self.seq == 0 {
                     has
                 } else {
-                    self.bytes.max(has)
+                    self.room.at_least(has)
                 },
                 seq: self.seq,
             },
             Some(seq) if seq > self.seq => Self {
-                bytes: self.bytes.min(wants).max(has),
+                room: self.room.at_most(wants).at_least(has),
                 seq,
             },
             Some(_) => self,
@@ -187,9 +191,10 @@ pub struct Claim {
     /// The number of the first report of this service, and of the last; 0 if there was none.
     first: u64,
     last: u64,
-    wants: u64,
-    /// Reports that some row may not answer yet: numbers and what was wanted, both growing.
-    said: Vec<(u64, u64)>,
+    wants: Usage,
+    /// Reports that some row may not answer yet: numbers, which grow, and what was wanted, of which each wants something less than all after
+    /// it.
+    said: Vec<(u64, Usage)>,
 }
 
 /// Most reports that are remembered.
@@ -198,9 +203,10 @@ const MOST_SAID: usize = 64;
 impl Claim {
     /// What to say now; the number is a new one if there is something new. `floor` is the highest number that was ever said for the
     /// node, as far as others can know; `rows` are those of the namespace's quotas.
-    pub fn report(&mut self, has: u64, wants: u64, floor: u64, rows: &[Row]) -> Report {
-        let wants = wants.max(has);
-        let is_odd = |row: &Row| row.seq > self.last || (row.seq == self.last && row.bytes > wants);
+    pub fn report(&mut self, has: Usage, wants: Usage, floor: u64, rows: &[Row]) -> Report {
+        let wants = wants.at_least(has);
+        let is_odd =
+            |row: &Row| row.seq > self.last || (row.seq == self.last && !row.room.fits(wants));
         if self.last == 0 || wants != self.wants || rows.iter().any(is_odd) {
             let highest = rows.iter().map(|row| row.seq).max().unwrap_or(0);
             self.last = self.last.max(floor).max(highest).saturating_add(1);
@@ -219,30 +225,30 @@ impl Claim {
 
     fn remember(&mut self) {
         // A later report that wants no more binds in place of those before.
-        self.said.retain(|(_, wants)| *wants < self.wants);
+        let last = self.wants;
+        self.said.retain(|(_, wants)| !last.fits(*wants));
         self.said.push((self.last, self.wants));
         if self.said.len() > MOST_SAID {
             let (_, least) = self.said.remove(0);
             if let Some(first) = self.said.first_mut() {
-                first.1 = first.1.min(least);
+                first.1 = first.1.at_most(least);
             }
         }
     }
 
-    /// Bytes that the node may have by a row.
-    pub fn usable(&self, row: Row) -> u64 {
+    /// What the node may have by a row.
+    pub fn usable(&self, row: Row) -> Usage {
         // It has answered nothing of this service yet.
         if self.first == 0 || row.seq < self.first {
-            return 0;
+            return Usage::NONE;
         }
         let unanswered = self.said.iter().filter(|(seq, _)| *seq > row.seq);
-        let bound = unanswered.map(|(_, wants)| *wants).min();
-        bound.map_or(row.bytes, |bound| row.bytes.min(bound))
+        unanswered.fold(row.room, |room, (_, wants)| room.at_most(*wants))
     }
 
     /// Whether the namespace needs a row no more.
     pub fn is_over(&self) -> bool {
-        self.wants == 0
+        self.wants == Usage::NONE
     }
 }
 

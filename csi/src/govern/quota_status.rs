@@ -33,6 +33,7 @@ use tonnage_cache::path::Escaped;
 use crate::crd::{CacheQuota, CacheQuotaStatus, NodeCache};
 use crate::egress::quota::{Limits, Quota};
 use crate::leader::{self, timestamp};
+use crate::watching;
 
 mod objects;
 mod sum;
@@ -148,11 +149,11 @@ impl Keeper {
         let kind = ApiResource::erase::<NodeCache>(&());
         let caches = Api::<DynamicObject>::all_with(client.clone(), &kind);
         let mut caches = watcher(caches, watcher::Config::default())
-            .default_backoff()
+            .backoff(watching::backoff())
             .boxed();
         let quotas = Api::<DeserializeGuard<CacheQuota>>::all(client);
         let mut quotas = watcher(quotas, watcher::Config::default())
-            .default_backoff()
+            .backoff(watching::backoff())
             .boxed();
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -229,9 +230,7 @@ impl Keeper {
             }
         };
         let now = Instant::now();
-        let counts = limits
-            .as_ref()
-            .is_ok_and(|limits| limits.cluster_bytes.is_some());
+        let counts = limits.as_ref().is_ok_and(|it| it.cluster.is_set());
         let since = before.and_then(|before| before.counts_since);
         let known = Known {
             version,

@@ -85,7 +85,7 @@ pub struct Shown {
 pub struct Use {
     /// The namespace.
     pub namespace: String,
-    /// Bytes and volumes, with those that are being loaded.
+    /// Bytes and volumes, with those that are being loaded and were let in.
     pub usage: Usage,
     /// What is published or retained.
     pub contents: BTreeSet<Digest>,

@@ -243,6 +243,7 @@ mod tests {
                 physical_bytes: i64::MAX,
                 shared_bytes: i64::MAX,
                 wanted_bytes: None,
+                wanted_volumes: None,
                 seq: None,
             })
             .collect()

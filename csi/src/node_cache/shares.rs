@@ -76,7 +76,8 @@ impl Shares {
             volumes: signed(it.usage.volumes),
             physical_bytes: signed(physical.bytes),
             shared_bytes: signed(physical.shared),
-            wanted_bytes: it.report.map(|report| signed(report.wants)),
+            wanted_bytes: it.report.map(|it| signed(it.wants.logical_bytes)),
+            wanted_volumes: it.report.map(|it| signed(it.wants.volumes)),
             seq: it.report.and_then(|report| report.seq).map(signed),
             namespace: it.namespace,
         }

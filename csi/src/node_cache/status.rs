@@ -233,6 +233,7 @@ mod tests {
                 physical_bytes: 15 << 30,
                 shared_bytes: 0,
                 wanted_bytes: None,
+                wanted_volumes: None,
                 seq: None,
             }],
         }

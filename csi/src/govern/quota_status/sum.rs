@@ -5,18 +5,18 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::uses::Uses;
 use crate::crd::{CacheQuotaStatus, MOST_NODES, NodeUse, Reservation, SourceCondition, json_bytes};
-use crate::egress::quota::Limits;
+use crate::egress::quota::{Limits, Usage};
 use crate::egress::reservation::{Ledger, set_aside};
 use crate::size::ByteSize;
 
 /// The condition's type.
 const READY: &str = "Ready";
 /// Most bytes of a status as JSON; the rest of 16 KiB is for the object.
-const MOST_BYTES: usize = 12 << 10;
-/// Most bytes of what is set aside, as JSON: 129 nodes whose names have 15 characters, by [`ROW_BYTES`].
-const MOST_RESERVED: usize = 10 << 10;
-/// Most bytes of a row's JSON but the node's name.
-const ROW_BYTES: usize = 64;
+const MOST_BYTES: usize = 13 << 10;
+/// Most bytes of what is set aside, as JSON: 122 nodes whose names have 15 characters, by [`ROW_BYTES`].
+const MOST_RESERVED: usize = 11 << 10;
+/// Bytes of a row's JSON but the node's name, where its numbers are those of a million volumes of 9 PB and of a million statements.
+const ROW_BYTES: usize = 77;
 
 /// A quota of which something is said.
 #[derive(Debug)]
@@ -42,7 +42,14 @@ pub(super) fn status(
     let sum = |of: fn(&NodeUse) -> i64| nodes.iter().map(of).fold(0, i64::saturating_add);
     let (logical_bytes, volumes) = (sum(|it| it.logical_bytes), sum(|it| it.volumes));
     let plural = if nodes.len() == 1 { "" } else { "s" };
-    let words = format!("{} on {} node{plural}", size(logical_bytes), nodes.len());
+    let counts_volumes = quota.limits.is_ok_and(|it| it.cluster.volumes.is_some());
+    let number = match volumes {
+        _ if !counts_volumes => String::new(),
+        1 => " in 1 volume".to_owned(),
+        _ => format!(" in {volumes} volumes"),
+    };
+    let bytes = size(logical_bytes);
+    let words = format!("{bytes}{number} on {} node{plural}", nodes.len());
     let mut status = CacheQuotaStatus {
         observed_generation: quota.generation,
         conditions: vec![ready(quota, uses, now)],
@@ -72,8 +79,8 @@ pub(super) fn reserved(quota: &Subject<'_>, uses: &Uses) -> SetAside {
         return (said.cloned(), above);
     };
     let before = Ledger::read(quota.before);
-    let is_limited = limits.cluster_bytes.is_some();
-    if (!is_limited && before.rows.is_empty()) || (said.is_none() && quota.is_founding) {
+    if (!limits.cluster.is_set() && before.rows.is_empty()) || (said.is_none() && quota.is_founding)
+    {
         return (None, above);
     }
     let size = |node: &str| node.len().saturating_add(ROW_BYTES);
@@ -85,7 +92,10 @@ pub(super) fn reserved(quota: &Subject<'_>, uses: &Uses) -> SetAside {
         room = left.unwrap_or(room);
         left.is_some()
     };
-    let limit = limits.cluster_bytes.unwrap_or(0);
+    let limit = match limits.cluster {
+        most if most.is_set() => most.all(),
+        _ => Usage::NONE,
+    };
     let reports = uses.reports(quota.namespace);
     let next = set_aside(limit, &before, &reports, |it| uses.is_gone(it), fits);
     let (rows, above) = next.written();
@@ -94,12 +104,12 @@ pub(super) fn reserved(quota: &Subject<'_>, uses: &Uses) -> SetAside {
 
 /// The node with the least room, by bytes if they are limited.
 fn fullest(limits: &Limits, nodes: &[NodeUse]) -> Option<String> {
-    if let Some(limit) = limits.node_bytes {
+    if let Some(limit) = limits.node.logical_bytes {
         let node = nodes.first()?;
         let used = size(node.logical_bytes);
         return Some(format!("{} {used} of {}", node.node, ByteSize(limit)));
     }
-    let limit = limits.node_volumes?;
+    let limit = limits.node.volumes?;
     // The first of equals, as above.
     let node = nodes.iter().rev().max_by_key(|it| it.volumes)?;
     Some(format!("{} {} of {limit} volumes", node.node, node.volumes))
@@ -158,6 +168,7 @@ mod tests {
     use super::super::MISSING;
     use super::*;
     use crate::crd::NamespaceContent;
+    use crate::egress::quota::Most;
 
     const GIB: i64 = 1 << 30;
 
@@ -169,6 +180,7 @@ mod tests {
             physical_bytes: gib * GIB / 2,
             shared_bytes: 7,
             wanted_bytes: None,
+            wanted_volumes: None,
             seq: None,
         }
     }
@@ -195,9 +207,22 @@ mod tests {
 
     fn per_node(bytes: Option<u64>, volumes: Option<u64>) -> Limits {
         Limits {
-            node_bytes: bytes,
-            node_volumes: volumes,
-            cluster_bytes: None,
+            node: most(bytes, volumes),
+            cluster: Most::default(),
+        }
+    }
+
+    const fn most(logical_bytes: Option<u64>, volumes: Option<u64>) -> Most {
+        Most {
+            logical_bytes,
+            volumes,
+        }
+    }
+
+    fn in_cluster(bytes: Option<u64>, volumes: Option<u64>) -> Limits {
+        Limits {
+            node: Most::default(),
+            cluster: most(bytes, volumes),
         }
     }
 
@@ -242,13 +267,11 @@ mod tests {
     fn what_nodes_want_is_set_aside_and_goes_with_them() {
         let asks = |has: i64, wants: i64, seq| NamespaceContent {
             wanted_bytes: Some(wants * GIB),
+            wanted_volumes: Some(i64::from(wants > 0)),
             seq: Some(seq),
-            ..line("team-a", has, 1)
+            ..line("team-a", has, i64::from(has > 0))
         };
-        let limits = Ok(Limits {
-            cluster_bytes: Some(50 << 30),
-            ..Limits::default()
-        });
+        let limits = Ok(in_cluster(Some(50 << 30), None));
         let mut uses = Uses::default();
         uses.set("gpu-1", vec![asks(10, 30, 4)]);
         uses.set("gpu-2", vec![asks(0, 30, 1)]);
@@ -257,6 +280,7 @@ mod tests {
         let row = |node: &str, gib: i64, seq| Reservation {
             node: node.to_owned(),
             bytes: gib * GIB,
+            volumes: i64::from(gib > 0),
             seq,
         };
         let rows = [row("gpu-1", 30, 4), row("gpu-2", 0, 1), row("older", 2, 0)];
@@ -297,6 +321,28 @@ mod tests {
     }
 
     #[test]
+    fn volumes_are_set_aside_and_told_where_they_are_limited() {
+        let asks = |has: i64, wants: i64| NamespaceContent {
+            wanted_bytes: Some(9 * GIB),
+            wanted_volumes: Some(wants),
+            seq: Some(1),
+            ..line("team-a", 3, has)
+        };
+        let mut uses = Uses::default();
+        uses.set("gpu-1", vec![asks(1, 3)]);
+        uses.set("gpu-2", vec![asks(0, 1)]);
+        let status = said(&Ok(in_cluster(None, Some(3))), &uses);
+        let rows = status.reserved.unwrap().into_iter();
+        let rows: Vec<(i64, i64)> = rows.map(|it| (it.bytes / GIB, it.volumes)).collect();
+        // Two more for the first would be one more than there is room for.
+        assert_eq!(rows, [(3, 1), (9, 1)]);
+        assert_eq!(
+            status.used.as_deref(),
+            Some("6.0 GiB in 1 volume on 2 nodes")
+        );
+    }
+
+    #[test]
     fn there_are_as_many_rows_as_fit_and_the_rest_of_the_status_gives_way() {
         let mut uses = Uses::default();
         for number in 0..1_000 {
@@ -308,10 +354,7 @@ mod tests {
             };
             uses.set(&name, vec![asks]);
         }
-        let limits = Ok(Limits {
-            cluster_bytes: Some(u64::MAX >> 1),
-            ..Limits::default()
-        });
+        let limits = Ok(in_cluster(Some(u64::MAX >> 1), None));
         let status = said(&limits, &uses);
         let rows = status.reserved.as_ref().unwrap();
         assert!((120..200).contains(&rows.len()), "{}", rows.len());

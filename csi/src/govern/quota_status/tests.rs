@@ -245,7 +245,7 @@ async fn nothing_is_set_aside_before_nodes_can_have_said_what_they_have() {
         .tell(async |told| {
             let first = told.recv().await.unwrap();
             let rows = |written: &Written| written.body["status"]["reserved"].clone();
-            let row = |bytes: i64, seq: i64| json!([{"node": "gpu-1", "bytes": bytes, "seq": seq}]);
+            let row = |bytes: i64, seq: i64| json!([{"node": "gpu-1", "bytes": bytes, "volumes": 1, "seq": seq}]);
             assert!(rows(&first).is_null(), "not everybody has said what it has");
             let second = told.recv().await.unwrap();
             assert_eq!(rows(&second), row(30 << 30, 7));

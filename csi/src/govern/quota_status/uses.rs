@@ -12,6 +12,7 @@ use tonnage_cache::path::Escaped;
 
 use super::MISSING;
 use crate::crd::{NamespaceContent, NodeUse};
+use crate::egress::quota::Usage;
 use crate::egress::reservation::Report;
 
 /// What namespaces have, by namespace and node.
@@ -111,10 +112,17 @@ impl Uses {
         let number = |number: i64| u64::try_from(number).unwrap_or(0);
         let nodes = self.namespaces.get(namespace).into_iter().flatten();
         let reports = nodes.map(|(node, line)| {
-            let has = number(line.logical_bytes);
+            let has = Usage {
+                logical_bytes: number(line.logical_bytes),
+                volumes: number(line.volumes),
+            };
+            let wants = Usage {
+                logical_bytes: line.wanted_bytes.map_or(0, number),
+                volumes: line.wanted_volumes.map_or(0, number),
+            };
             let report = Report {
                 has,
-                wants: line.wanted_bytes.map_or(has, number).max(has),
+                wants: wants.at_least(has),
                 seq: line.seq.map(number),
             };
             (node.clone(), report)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tonnage_cache::path::Escaped;
 
 use crate::crd::CacheQuota;
-use crate::egress::quota::Quota;
+use crate::egress::quota::{Most, Quota, Usage};
 use crate::egress::reservation::{Ledger, Row};
 
 /// All quotas, by namespace and name.
@@ -15,8 +15,8 @@ pub(super) type Rules = BTreeMap<String, BTreeMap<String, Rule>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) quota: Quota,
-    /// Bytes that are set aside for other nodes, as the controller wrote last.
-    pub(super) elsewhere: u64,
+    /// What is set aside for other nodes, as the controller wrote last.
+    pub(super) elsewhere: Usage,
     /// What is set aside for this one, and whether anything was.
     pub(super) row: Row,
     pub(super) has_row: bool,
@@ -26,7 +26,7 @@ impl Rule {
     pub(super) fn of(object: &CacheQuota, node: &str) -> Self {
         let ledger = Ledger::read(object.status.as_ref());
         let others = ledger.rows.iter().filter(|(name, _)| *name != node);
-        let elsewhere = others.fold(0u64, |sum, (_, row)| sum.saturating_add(row.bytes));
+        let elsewhere = others.map(|(_, row)| row.room).sum();
         let (row, has_row) = ledger.row(node);
         Self {
             quota: Quota::of(object),
@@ -44,15 +44,20 @@ impl Rule {
                 name,
                 limits: Err(why),
             },
-            elsewhere: 0,
+            elsewhere: Usage::NONE,
             row: Row::default(),
             has_row: false,
         }
     }
 
+    /// The most that there may be in the cluster, if that is limited.
+    pub(super) fn cluster(&self) -> Option<Most> {
+        let limits = self.quota.limits.as_ref().ok();
+        limits.map(|limits| limits.cluster).filter(Most::is_set)
+    }
+
     pub(super) fn counts_the_cluster(&self) -> bool {
-        let limits = self.quota.limits.as_ref();
-        limits.is_ok_and(|limits| limits.cluster_bytes.is_some())
+        self.cluster().is_some()
     }
 }
 
@@ -70,9 +75,9 @@ mod tests {
             "metadata": {"name": "q", "namespace": "team-a"},
             "spec": {"cluster": {"logicalBytes": "1Ti"}},
             "status": {"reserved": [
-                {"node": "gpu-1", "bytes": 40, "seq": 3},
-                {"node": "gpu-2", "bytes": 30, "seq": 9},
-                {"node": "gpu-3", "bytes": -7, "seq": -1},
+                {"node": "gpu-1", "bytes": 40, "volumes": 2, "seq": 3},
+                {"node": "gpu-2", "bytes": 30, "volumes": 7, "seq": 9},
+                {"node": "gpu-3", "bytes": -7, "volumes": -1, "seq": -1},
                 {"node": "gpu-4", "bytes": 5},
             ], "reservedAbove": 8},
         }))
@@ -81,9 +86,16 @@ mod tests {
             let rule = Rule::of(&object, node);
             (rule.row, rule.elsewhere)
         };
-        let row = |bytes, seq| Row { bytes, seq };
-        assert_eq!(of("gpu-1"), (row(40, 3), 35));
-        assert_eq!(of("gpu-3"), (row(0, 0), 75));
-        assert_eq!(of("gpu-9"), (row(0, 7), 75));
+        let usage = |logical_bytes, volumes| Usage {
+            logical_bytes,
+            volumes,
+        };
+        let row = |bytes, volumes, seq| Row {
+            room: usage(bytes, volumes),
+            seq,
+        };
+        assert_eq!(of("gpu-1"), (row(40, 2, 3), usage(35, 7)));
+        assert_eq!(of("gpu-3"), (row(0, 0, 0), usage(75, 9)));
+        assert_eq!(of("gpu-9"), (row(0, 0, 7), usage(75, 9)));
     }
 }

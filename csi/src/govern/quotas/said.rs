@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::state::{Seat, State};
 use super::{Rule, Use};
+use crate::egress::quota::Usage;
 use crate::egress::reservation::{Report, Row};
 
 impl State {
@@ -38,7 +39,7 @@ impl State {
             rules.is_some_and(|rules| !rules.is_empty())
         };
         let uses = contents.into_iter().map(|(namespace, contents)| {
-            let wanted = self.usage(&shown, namespace, Seat::asked, None);
+            let wants = self.usage(&shown, namespace, Seat::asked, None);
             let it = Use {
                 namespace: namespace.to_owned(),
                 usage: self.usage(&shown, namespace, |seat| seat.bytes, None),
@@ -46,9 +47,9 @@ impl State {
                 is_governed: is_governed(namespace),
                 report: None,
             };
-            (it, wanted.logical_bytes)
+            (it, wants)
         });
-        let uses: Vec<(Use, u64)> = uses.collect();
+        let uses: Vec<(Use, Usage)> = uses.collect();
         let reported = uses.into_iter().map(|(it, wants)| Use {
             report: self.report(&it, wants),
             ..it
@@ -57,14 +58,14 @@ impl State {
     }
 
     /// What is said to quotas that count the cluster, if there are some.
-    fn report(&mut self, it: &Use, wants: u64) -> Option<Report> {
+    fn report(&mut self, it: &Use, wants: Usage) -> Option<Report> {
         let rows = self.rows_of(&it.namespace);
         // Whoever has said something with a number goes on so.
         let is_known = self.claims.contains_key(&it.namespace);
         let speaks = self.has_looked && (is_known || !rows.is_empty());
         let floor = self.floor.filter(|_| speaks)?;
         let claim = self.claims.entry(it.namespace.clone()).or_default();
-        Some(claim.report(it.usage.logical_bytes, wants, floor, &rows))
+        Some(claim.report(it.usage, wants, floor, &rows))
     }
 
     /// What quotas of the cluster have set aside for a namespace here.

@@ -275,46 +275,44 @@ impl State {
         if shown.iter().any(is_it) {
             return Ok(());
         }
-        let used = self.usage(
-            &shown,
-            candidate.namespace,
-            |seat| seat.bytes,
-            Some(candidate),
-        );
+        let used = |of: &dyn Fn(&Seat) -> Option<u64>| {
+            self.usage(&shown, candidate.namespace, of, Some(candidate))
+        };
+        // A volume whose bytes are not known yet is one, too.
+        let all = used(&|seat| Some(seat.bytes.unwrap_or(0)));
         let quotas: Vec<Quota> = rules.values().map(|rule| rule.quota.clone()).collect();
-        decide(&quotas, Place::Node, used, bytes.unwrap_or(0))?;
+        decide(&quotas, Place::Node, all, bytes.unwrap_or(0))?;
         if !rules.values().any(Rule::counts_the_cluster) {
             return Ok(());
         }
-        // Who came earlier and waits for the controller comes first: of two for which there is room for one, one is refused.
-        let earlier = |seat: &Seat| {
+        // Who came earlier and waits comes first: of two for which there is room for one, one is refused.
+        let ahead = used(&|seat| {
             if seat.serial < candidate.serial {
-                seat.asked()
+                seat.asked().or(Some(0))
             } else {
                 seat.bytes
             }
-        };
-        let ahead = self.usage(&shown, candidate.namespace, earlier, Some(candidate));
-        let wants = bytes.map(|bytes| used.logical_bytes.saturating_add(bytes));
+        });
+        let wants = bytes.map(|bytes| used(&|seat| seat.bytes).plus(Usage::volume(bytes)));
         let claim = self.claims.get(candidate.namespace);
         let mut not_yet = None;
-        for rule in rules.values().filter(|rule| rule.counts_the_cluster()) {
-            let everywhere = Usage {
-                logical_bytes: ahead.logical_bytes.saturating_add(rule.elsewhere),
-                ..used
+        for rule in rules.values() {
+            let Some(most) = rule.cluster() else {
+                continue;
             };
             let quota = from_ref(&rule.quota);
+            let everywhere = ahead.plus(rule.elsewhere);
             decide(quota, Place::Cluster, everywhere, bytes.unwrap_or(0))?;
-            let usable = claim.map_or(0, |claim| claim.usable(rule.row));
-            if wants.is_some_and(|wants| wants > usable) {
+            let usable = claim.map_or(Usage::NONE, |claim| claim.usable(rule.row));
+            if wants.is_some_and(|wants| !most.limited(wants).fits(usable)) {
                 not_yet.get_or_insert_with(|| rule.quota.name.clone());
             }
         }
         not_yet.map_or(Ok(()), |quota| Err(No::NotYet(quota)))
     }
 
-    /// What a namespace uses here, a candidate aside, whose place is then taken as shown. Seats have bytes as `of` says. Of a place at
-    /// which more is retained than shown, the larger number counts: it is what is left when the volume goes.
+    /// What a namespace uses here, a candidate aside, whose place is then taken as shown. Seats have bytes as `of` says, and those of which
+    /// it says nothing use nothing. Of a place at which more is retained than shown, the larger number counts: it is what is left when the volume goes.
     pub(super) fn usage(
         &self,
         shown: &[Shown],
@@ -334,8 +332,11 @@ impl State {
             add(&it.volume, it.place.as_str(), it.bytes);
         }
         for (waiter, seat) in &self.seats {
-            if seat.namespace == namespace && seat.refusal.is_none() {
-                add(&waiter.volume, seat.place.as_str(), of(seat).unwrap_or(0));
+            if seat.namespace == namespace
+                && seat.refusal.is_none()
+                && let Some(bytes) = of(seat)
+            {
+                add(&waiter.volume, seat.place.as_str(), bytes);
             }
         }
         if let Some(aside) = aside {

@@ -325,7 +325,7 @@ fn uses_name_who_has_a_quota_and_what_is_shown() {
         [
             Use {
                 namespace: "team-a".to_owned(),
-                usage: usage(3, 2),
+                usage: usage(3, 1),
                 contents: BTreeSet::from([Digest::of(b"a")]),
                 is_governed: true,
                 report: None,

@@ -13,6 +13,7 @@ use tonnage_cache::error::chain;
 
 use super::{Quotas, Rule, Rules};
 use crate::crd::CacheQuota;
+use crate::watching;
 
 type Object = DeserializeGuard<CacheQuota>;
 
@@ -37,7 +38,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
     let Parts { client, quotas } = parts;
     let objects = Api::<Object>::all(client);
     let mut events = watcher(objects, watcher::Config::default())
-        .default_backoff()
+        .backoff(watching::backoff())
         .boxed();
     let mut reader = Reader {
         quotas,

@@ -39,8 +39,8 @@ async fn what_is_wanted_is_written_within_a_second_and_what_is_given_back_within
         assert!((2..=3).contains(&between), "{between}");
         let said = |wanted: i64, seq: i64, volumes: i64| {
             json!([{
-                "namespace": "team", "logicalBytes": 0, "volumes": volumes, "physicalBytes": 0, "sharedBytes": 0,
-                "wantedBytes": wanted, "seq": seq,
+                "namespace": "team", "logicalBytes": 0, "volumes": 0, "physicalBytes": 0, "sharedBytes": 0,
+                "wantedBytes": wanted, "wantedVolumes": volumes, "seq": seq,
             }])
         };
         assert_eq!(second.body["status"]["namespaces"], said(1_000, 1, 1));

@@ -24,6 +24,8 @@ PIN = f"pin:retain:{NAME}/kept"
 """How `tonnage cache ls` begins to name what keeps retained content."""
 ELSEWHERE, THERE = "elsewhere", 512 * MIB
 """Name of a node that there is not, and what the namespace is said to have there."""
+MANY = 40
+"""Volumes that there may be in the cluster, where it is not about them."""
 SOON = 5
 """Seconds in which a refusal has to be there."""
 TOLD = 60
@@ -57,10 +59,10 @@ def _quota(name: str, spec: dict) -> dict:
     return {"apiVersion": GROUP, "kind": "CacheQuota", "metadata": {"namespace": NAME, "name": name}, "spec": spec}
 
 
-def _limit(world: World, volumes: int, node: str, cluster: str = "1Gi") -> None:
+def _limit(world: World, volumes: int, node: str, cluster: str = "1Gi", everywhere: int = MANY) -> None:
     """Makes or changes the quota. Nodes watch it: a pod that is made afterwards takes longer to come to one than the change does. There is
     always a limit in the cluster, because where there is one, nodes tell soon what they have."""
-    manifest = _quota(LIMITS, {"perNode": {"logicalBytes": node, "volumes": volumes}, "cluster": {"logicalBytes": cluster}})
+    manifest = _quota(LIMITS, {"perNode": {"logicalBytes": node, "volumes": volumes}, "cluster": {"logicalBytes": cluster, "volumes": everywhere}})
     ended = []
 
     def applied() -> bool:
@@ -73,11 +75,12 @@ def _limit(world: World, volumes: int, node: str, cluster: str = "1Gi") -> None:
 
 def _malformed(world: World) -> None:
     for what, spec, words in (
-        ("without a limit", {}, "a CacheQuota must limit something: set perNode.logicalBytes, perNode.volumes or cluster.logicalBytes"),
+        ("without a limit", {}, "a CacheQuota must limit something: set logicalBytes or volumes of perNode or of cluster"),
         ("with places and no limit", {"perNode": {}, "cluster": {}}, "a CacheQuota must limit something"),
         ("of 50GB on a node", {"perNode": {"logicalBytes": "50GB"}}, "perNode.logicalBytes must be a whole number of bytes such as 500Gi"),
         ("of half a byte in the cluster", {"cluster": {"logicalBytes": "0.5"}}, "cluster.logicalBytes must be a whole number of bytes such as 10Ti"),
         ("of less than no volume", {"perNode": {"volumes": -1}}, "spec.perNode.volumes in body should be greater than or equal to 0"),
+        ("of less than none in the cluster", {"cluster": {"volumes": -1}}, "spec.cluster.volumes in body should be greater than or equal to 0"),
         ("with a word that nobody knows", {"perNode": {"bytes": "1Gi"}}, 'unknown field "spec.perNode.bytes"'),
     ):
         ended = world.kube.try_to_create(_quota("malformed", spec))
@@ -102,10 +105,10 @@ def _beyond(new: int, where: str, others: int, limit: int, field: str) -> str:
     return f"{more} CacheQuota {LIMITS} allows: delete pods or retained content, or ask an administrator to raise spec.{field}.logicalBytes"
 
 
-def _too_many(count: int, limit: int) -> str:
+def _too_many(count: int, limit: int, where: str = "on this node", field: str = "perNode") -> str:
     """The sentence about volumes."""
-    many = f"the namespace has {count} volumes on this node and CacheQuota {LIMITS} allows {limit}"
-    return f"{many}: delete pods or retained content, or ask an administrator to raise spec.perNode.volumes"
+    many = f"the namespace has {count} volumes {where} and CacheQuota {LIMITS} allows {limit}"
+    return f"{many}: delete pods or retained content, or ask an administrator to raise spec.{field}.volumes"
 
 
 def _refused(world: World, scene: Scene, what: str, manifest: dict, sentence: str) -> None:
@@ -156,16 +159,16 @@ def _told(world: World, scene: Scene, here: int, small: Model, large: Model) -> 
 
     status = until(f"the quota tells what {FIRST} and {ELSEWHERE} have", TOLD, told, lambda: world.kube.get(NAME, "cachequota", LIMITS).get("status"))
     world.check(f"the quota tells of 3 volumes of {here} bytes, which take {own['physicalBytes']} on the disk, {small.size} of them shared", True)
-    used, fullest = f"{size(here + THERE)} on 2 nodes", f"{ELSEWHERE} {size(THERE)} of 64.0 MiB"
-    rows = {it["node"]: it["bytes"] for it in status["reserved"]}
-    world.equal("as much is set aside for each of them in the cluster", rows, {ELSEWHERE: THERE, FIRST: here})
+    used, fullest = f"{size(here + THERE)} in 4 volumes on 2 nodes", f"{ELSEWHERE} {size(THERE)} of 64.0 MiB"
+    rows = {it["node"]: (it["bytes"], it["volumes"]) for it in status["reserved"]}
+    world.equal("as much is set aside for each of them in the cluster", rows, {ELSEWHERE: (THERE, 1), FIRST: (here, 3)})
     seen = (status["logicalBytes"], status["volumes"], status["used"], status["fullest"])
     world.equal("and what all nodes have together, and where the least room is", seen, (here + THERE, 4, used, fullest))
     printed = world.kube("get", "cachequotas", f"--namespace={NAME}")
     columns = {"NAME": LIMITS, "PER NODE": "64Mi", "VOLUMES": "4", "CLUSTER": "1Gi", "USED": used, "FULLEST": fullest}
     _shows(world, "`kubectl get cachequotas` has columns for people", printed, columns)
     printed = world.driver.attempt_on_node("quota", "--namespace", NAME).out
-    columns = {"NAMESPACE": NAME, "QUOTA": LIMITS, "PER NODE": "64.0 MiB", "VOLUMES": "4", "CLUSTER": "1.0 GiB", "USED": used, "FULLEST NODE": fullest, "READY": "True"}
+    columns = {"NAMESPACE": NAME, "QUOTA": LIMITS, "PER NODE": "64.0 MiB", "VOLUMES": "4", "CLUSTER": "1.0 GiB", "CLUSTER VOLUMES": f"{MANY}", "USED": used, "FULLEST NODE": fullest, "READY": "True"}
     _shows(world, "`tonnage quota` says the same", printed, columns)
     answer = json.loads(world.driver.attempt_on_node("quota", "--namespace", NAME, "--output=json").out)
     world.equal("and in numbers what the status has", [it["status"]["nodes"] for it in answer], [[other, own]])
@@ -186,11 +189,15 @@ def _shows(world: World, sentence: str, printed: str, columns: dict[str, str]) -
 
 
 def _in_the_cluster(world: World, scene: Scene, used: int, more: Model) -> None:
-    """Bytes of another node count, as the quota's status has them."""
+    """Bytes and volumes of another node count, as the quota's status has them."""
     limit = used + more.size // 2
     _limit(world, volumes=4, node="64Mi", cluster=f"{limit}")
     sentence = _beyond(more.size, "in the cluster", used, limit, "cluster")
     _refused(world, scene, "a volume that is too large beside what another node has", scene.inline_pod("more", "more"), sentence)
+    _limit(world, volumes=4, node="64Mi", everywhere=4)
+    sentence = _too_many(4, 4, "in the cluster", "cluster")
+    _refused(world, scene, "one that is too many beside that", scene.inline_pod("many", "more"), sentence)
+    scene.remove("many")
     _limit(world, volumes=4, node="64Mi")
     scene.wait_until_running("more", seconds=PATIENCE)
     world.equal("it runs by itself once the limit of the cluster is raised", scene.sums("more"), more.sums)

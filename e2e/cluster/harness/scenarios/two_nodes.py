@@ -175,13 +175,18 @@ def _same(world: World, node: str) -> dict:
 
 
 def _one_of_two_has_room(world: World, scene: Scene, model: Model) -> None:
-    """A limit in the cluster with room for one model more, and a pod on each node that asks for it at the same moment."""
+    """A limit in the cluster with room for one volume more, by its bytes and by its number."""
     more = scene.add_model(MORE, shards=1)
-    limit = len(NODES) * model.size + more.size
-    metadata, spec = {"namespace": NAME, "name": QUOTA}, {"cluster": {"logicalBytes": f"{limit}"}}
-    scene.add({"apiVersion": GROUP, "kind": "CacheQuota", "metadata": metadata, "spec": spec})
-    there = dict.fromkeys(NODES, model.size)
-    until("what is there is set aside for both nodes", TOLD, lambda: _set_aside(world) == there, lambda: _set_aside(world))
+    _contested(world, scene, "bytes", {"logicalBytes": len(NODES) * model.size + more.size}, model.size)
+    _contested(world, scene, "volumes", {"volumes": len(NODES) + 1}, 1)
+
+
+def _contested(world: World, scene: Scene, what: str, most: dict[str, int], there: int) -> None:
+    """A pod on each node asks for the last room at the same moment, and `there` is what each has already."""
+    limit, = most.values()
+    scene.add({"apiVersion": GROUP, "kind": "CacheQuota", "metadata": {"namespace": NAME, "name": QUOTA}, "spec": {"cluster": most}})
+    before = dict.fromkeys(NODES, there)
+    until(f"the {what} that are there are set aside for both nodes", TOLD, lambda: _set_aside(world, what) == before, lambda: _set_aside(world, what))
     names = {node: f"{node}-{MORE}" for node in NODES}
     scene.add(*(on_node(node, scene.inline_pod(name, MORE)) for node, name in names.items()))
 
@@ -191,20 +196,20 @@ def _one_of_two_has_room(world: World, scene: Scene, model: Model) -> None:
         return (running, refused) if running and refused else None
 
     running, refused = until("one pod runs and one is refused", 60, decided, lambda: [scene.refusals(it) for it in names.values()])
-    world.equal("of two pods on two nodes that ask for the last room in the cluster, one runs", sorted(running + refused), sorted(names.values()))
+    world.equal(f"of two pods on two nodes that ask for the last room in the cluster, by {what}, one runs", sorted(running + refused), sorted(names.values()))
     sentence = scene.refusals(refused[0])[-1].sentence
     world.check(f"and one is refused: “{sentence}”", f"CacheQuota {QUOTA} allows" in sentence and "in the cluster" in sentence)
-    world.equal("all that is set aside is the limit", sum(_set_aside(world).values()), limit)
+    world.equal("all that is set aside is the limit", sum(_set_aside(world, what).values()), limit)
     scene.remove(*running)
     scene.wait_until_running(refused[0], seconds=PATIENCE)
-    world.check("once the first has gone, the second runs by itself", sum(_set_aside(world).values()) <= limit)
+    world.check("once the first has gone, the second runs by itself", sum(_set_aside(world, what).values()) <= limit)
     scene.remove(*refused)
 
 
-def _set_aside(world: World) -> dict[str, int]:
-    """Bytes by node."""
+def _set_aside(world: World, what: str) -> dict[str, int]:
+    """Bytes or volumes, by node."""
     rows = world.kube.get(NAME, "cachequota", QUOTA).get("status", {}).get("reserved") or []
-    return {it["node"]: it["bytes"] for it in rows}
+    return {it["node"]: it[what] for it in rows}
 
 
 def _leaves_nothing(world: World, second: SecondNode) -> None:

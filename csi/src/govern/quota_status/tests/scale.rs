@@ -37,7 +37,7 @@ fn said(index: usize, grown: usize) -> DynamicObject {
         };
         json!({
             "namespace": team(index * OWN + it), "logicalBytes": bytes, "volumes": 2, "physicalBytes": 6 * GIB,
-            "sharedBytes": GIB, "wantedBytes": bytes, "seq": seq,
+            "sharedBytes": GIB, "wantedBytes": bytes, "wantedVolumes": 2, "seq": seq,
         })
     });
     let lines: Vec<Value> = lines.collect();
@@ -54,7 +54,7 @@ fn said(index: usize, grown: usize) -> DynamicObject {
 /// One that limits nodes and the cluster: it costs most.
 fn limits(index: usize) -> Value {
     let mut quota = quota(&json!({
-        "perNode": {"logicalBytes": "50Gi"}, "cluster": {"logicalBytes": "1Ti"},
+        "perNode": {"logicalBytes": "50Gi"}, "cluster": {"logicalBytes": "1Ti", "volumes": 10_000},
     }));
     quota["metadata"]["namespace"] = json!(team(index));
     quota
@@ -183,7 +183,7 @@ async fn a_thousand_nodes_and_two_hundred_quotas_cost_two_writes_each_and_then_o
     assert_eq!(writes, [NAMESPACES], "what is set aside, all in one look");
     for index in 0..NAMESPACES {
         let status = story.status(index);
-        assert_eq!(status["used"], "400.0 GiB on 40 nodes");
+        assert_eq!(status["used"], "400.0 GiB in 80 volumes on 40 nodes");
         assert_eq!(status["nodes"].as_array().unwrap().len(), EACH);
         assert_eq!(status["reserved"].as_array().unwrap().len(), EACH);
     }

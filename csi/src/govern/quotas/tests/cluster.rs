@@ -30,7 +30,8 @@ impl Node {
     fn reports(&self) -> Option<(u64, u64, u64)> {
         let uses = self.quotas.uses();
         let report = uses.iter().find(|it| it.namespace == "team-a")?.report?;
-        Some((report.has / GIB, report.wants / GIB, report.seq.unwrap()))
+        let (has, wants) = (report.has.logical_bytes, report.wants.logical_bytes);
+        Some((has / GIB, wants / GIB, report.seq.unwrap()))
     }
 }
 
@@ -42,7 +43,7 @@ async fn a_volume_waits_until_it_is_set_aside_and_no_longer() {
     assert!(futures::poll!(sized.as_mut()).is_pending());
     node.quotas.wished().await;
     assert_eq!(node.reports(), Some((0, 20, 7)));
-    assert_eq!(node.used(), (0, 1));
+    assert_eq!(node.used(), (0, 0));
     // An answer to what was said before it wanted that.
     node.sets_aside(20, 6, 0);
     assert!(futures::poll!(sized.as_mut()).is_pending());
@@ -82,7 +83,7 @@ async fn what_others_have_is_told_at_once_and_what_could_be_had_only_after_a_whi
     let uses = node.quotas.uses();
     assert!(
         uses.iter()
-            .all(|it| it.report.is_none_or(|report| report.wants == 0))
+            .all(|it| it.report.is_none_or(|report| report.wants == Usage::NONE))
     );
 }
 
@@ -212,4 +213,53 @@ fn who_has_said_something_with_a_number_goes_on_so_without_a_limit() {
     node.enter("p1", "a").unwrap();
     assert_eq!(node.quotas.size_is("a", 5 * GIB), Some(Ok(())));
     assert_eq!(node.reports(), Some((5, 5, 8)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn volumes_of_the_cluster_are_set_aside_and_counted_as_bytes_are() {
+    let node = Node::with(&json!({"cluster": {"volumes": 3}}));
+    node.quotas.begins_above(6);
+    let sets_aside = |volumes: u64, seq: u64, elsewhere: u64| {
+        let rows = json!({"reserved": [
+            {"node": "gpu-1", "bytes": 0, "volumes": volumes, "seq": seq},
+            {"node": "gpu-2", "bytes": GIB, "volumes": elsewhere, "seq": 1},
+        ]});
+        node.set(&json!({"cluster": {"volumes": 3}}), &rows);
+        node.quotas.reconsider();
+    };
+    let wants = || {
+        let uses = node.quotas.uses();
+        let report = uses.iter().find_map(|it| it.report).unwrap();
+        (report.has.volumes, report.wants.volumes, report.seq)
+    };
+    sets_aside(0, 6, 1);
+    node.enter("p1", "a").unwrap();
+    assert_eq!(node.quotas.size_is("a", 20 * GIB), None);
+    assert_eq!(wants(), (0, 1, Some(7)), "it is not let in yet");
+    // However many bytes it has: these are not limited.
+    sets_aside(1, 7, 1);
+    node.sized("a", 20).unwrap();
+    node.publish("p1", "a", 20);
+    assert_eq!(wants(), (1, 1, Some(7)));
+    // A second pod of it is no second volume.
+    node.enter("p2", "a").unwrap();
+    node.sized("a", 20).unwrap();
+    // Whoever comes after the last is refused before anything is known of it, one who waits included.
+    node.enter("p3", "b").unwrap();
+    let refused = sentence(node.enter("p4", "c"));
+    assert_eq!(
+        refused,
+        "the namespace has 3 volumes in the cluster and CacheQuota q allows 3: delete pods or retained content, or ask an administrator to raise spec.cluster.volumes"
+    );
+    node.leave(&waiter("p3", "b"));
+    node.enter("p4", "c").unwrap();
+    assert_eq!(node.quotas.size_is("c", GIB), None);
+    assert_eq!(wants(), (1, 2, Some(8)));
+    // It went to another node meanwhile.
+    sets_aside(1, 8, 2);
+    let refused = sentence(node.sized("c", 1));
+    assert!(
+        refused.starts_with("the namespace has 3 volumes in the cluster"),
+        "{refused}"
+    );
 }

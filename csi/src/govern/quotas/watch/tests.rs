@@ -1,8 +1,11 @@
 //! The watch against a scripted API server.
 
+use std::time::Duration;
+
 use http::{Request, Response};
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_test::mock::Handle;
 
@@ -29,7 +32,7 @@ fn known(quotas: &Quotas) -> Option<Vec<Known>> {
     let rules = rules.into_iter().flatten();
     let known = rules.map(|(name, rule)| {
         let limits = rule.quota.limits.as_ref();
-        let limit = limits.map(|it| it.node_bytes).map_err(Clone::clone);
+        let limit = limits.map(|it| it.node.logical_bytes).map_err(Clone::clone);
         (name.clone(), limit)
     });
     Some(known.collect())
@@ -60,6 +63,9 @@ async fn serve(mut server: Server, list: (u16, Value), events: Vec<Value>) {
     }
 }
 
+/// Longer than any of it takes by the clock of a test.
+const PATIENCE: Duration = Duration::from_mins(10);
+
 /// Runs the watch until `is_so`.
 async fn until(list: (u16, Value), events: Vec<Value>, is_so: impl Fn(&Quotas) -> bool) {
     let (service, server) = tower_test::mock::pair();
@@ -77,7 +83,7 @@ async fn until(list: (u16, Value), events: Vec<Value>, is_so: impl Fn(&Quotas) -
     tokio::select! {
         () = run(parts, stop) => panic!("the watch ended"),
         () = serve(server, list, events) => panic!("the server ended"),
-        () = seen => {}
+        seen = timeout(PATIENCE, seen) => seen.unwrap(),
     }
 }
 
@@ -117,7 +123,7 @@ async fn a_quota_that_cannot_be_understood_lets_nothing_new_in() {
     for spec in [
         json!({"perNode": {"volumes": "many"}}),
         json!({"perNode": {"bytes": "1Gi"}}),
-        json!({"cluster": {"logicalBytes": "1Gi", "volumes": 4}}),
+        json!({"cluster": {"logicalBytes": "1Gi", "nodes": 4}}),
     ] {
         until(listed(&[quota("q", &spec)]), Vec::new(), |quotas| {
             let known = known(quotas).unwrap_or_default();
@@ -142,7 +148,7 @@ async fn a_cluster_without_the_kind_has_no_quotas() {
     };
     let seen = async {
         while quotas.lock().rules.is_none() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::select! {
