@@ -1,9 +1,10 @@
-"""What is asked of the API server, by the real kubectl."""
+"""What is asked of the API server: changes by the real kubectl, looks by a connection that is kept."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .api import Api
 from .cluster import Cluster
 from .command import Ended
 from .outcome import Failure
@@ -24,6 +25,7 @@ class Kubectl:
 
     def __init__(self, cluster: Cluster):
         self._cluster = cluster
+        self._api = Api()
 
     def __call__(self, *arguments, text: str = "", seconds: float = 120) -> str:
         return self._cluster.inside("kubectl", *arguments, text=text, seconds=seconds)
@@ -39,17 +41,18 @@ class Kubectl:
         return self.attempt("create", "-f", "-", text=_list(manifests))
 
     def get(self, namespace: str, kind: str, name: str) -> dict:
-        return json.loads(self("get", *_in(namespace), kind, name, "--output=json"))
+        found = self.find(namespace, kind, name)
+        if found is None:
+            raise Failure(f"there is no {kind} {name}{f' in {namespace}' if namespace else ''}")
+        return found
 
     def find(self, namespace: str, kind: str, name: str) -> dict | None:
         """The object, or nothing if there is none."""
-        printed = self("get", *_in(namespace), kind, name, "--ignore-not-found", "--output=json")
-        return json.loads(printed) if printed.strip() else None
+        return self._api.find(namespace, kind, name)
 
     def all(self, namespace: str, kind: str, selector: str = "") -> list[dict]:
         """All objects of a kind: of a namespace, of none ("") or of all ("*")."""
-        where = ["--all-namespaces"] if namespace == "*" else _in(namespace)
-        return json.loads(self("get", *where, kind, f"--selector={selector}", "--output=json"))["items"]
+        return self._api.all(namespace, kind, labelSelector=selector)
 
     def patch(self, namespace: str, kind: str, name: str, change: dict) -> None:
         self("patch", *_in(namespace), kind, name, "--type=merge", "--patch", json.dumps(change))
@@ -64,7 +67,7 @@ class Kubectl:
 
     def events(self, namespace: str, name: str) -> list[Event]:
         """What was said about an object, oldest first."""
-        found = json.loads(self("get", *_in(namespace), "events", f"--field-selector=involvedObject.name={name}", "--output=json"))["items"]
+        found = self._api.all(namespace, "events", fieldSelector=f"involvedObject.name={name}")
         events = [Event(it["type"], it["reason"], it["message"], it.get("eventTime") or it.get("firstTimestamp") or "") for it in found]
         return sorted(events, key=lambda event: event.at)
 
