@@ -44,7 +44,8 @@ class Seaweed(Store):
 
     def start(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
-        (self._directory / "data").mkdir(parents=True)
+        for name in ("data", "tmp"):
+            (self._directory / name).mkdir(parents=True)
         (self._directory / "s3.json").write_text(json.dumps(_identities()))
         (self._directory / "iam.json").write_text(json.dumps(_iam(self._roles)))
         self._start()
@@ -57,7 +58,9 @@ class Seaweed(Store):
         rest = ["-filer", "-master.telemetry=false", "-volume.max=8", f"-s3.iam.config={inside}/iam.json", "-iam=false"]
         sockets = [f"-filer.localSocket={inside}/filer.sock", f"-s3.localSocket={inside}/s3.sock"]
         command = ["weed", f"-logdir={inside}", "server", f"-ip={ADDRESS}", f"-ip.bind={ADDRESS}", f"-dir={inside}/data"]
-        self._cluster.start_component(self.PROGRAM, *command, *ports, *gateway, *rest, *sockets)
+        # Its parts talk to each other by sockets in /tmp that are named by their ports, and another cluster's have the same.
+        alone = ["unshare", "--mount", "sh", "-c", f'mount --bind {inside}/tmp /tmp && exec "$@"', "sh"]
+        self._cluster.start_component(self.PROGRAM, *alone, *command, *ports, *gateway, *rest, *sockets)
         until("SeaweedFS takes objects", 60, lambda: self._answers(DIRECT) and self._lists())
 
     def _lists(self) -> bool:
