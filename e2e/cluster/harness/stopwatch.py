@@ -35,12 +35,13 @@ class Moments:
         }
 
 
-def moments(kube: Kubectl, namespace: str, pod: str, asked: float) -> Moments:
-    """Of a pod that has ended well and was asked for at a moment."""
+def moments(kube: Kubectl, namespace: str, pod: str, asked: float, made: str = "") -> Moments:
+    """Of a pod that has ended well and was asked for at a moment. `made` is the runtime's stamp of its container, where only that tells
+    when the model was there."""
     stamp, seconds, total, size = _lines(kube, namespace, pod, "reader")[-1]
     ended = _unix(stamp)
     copied = [_unix(line[0]) for line in _lines(kube, namespace, pod, FETCH) if line[1:] == ["ended"]]
-    there = copied[0] if copied else _event(kube, namespace, pod, "Loaded")
+    there = _unix(made) if made else copied[0] if copied else _event(kube, namespace, pod, "Loaded")
     return Moments(asked, _event(kube, namespace, pod, "Scheduled"), there, ended - float(seconds), ended, int(size), int(total))
 
 

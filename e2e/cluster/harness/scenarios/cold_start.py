@@ -1,22 +1,23 @@
-"""How long from asking for a pod until it has read the last byte of its model: with our volume, and with an init container that copies
-with s5cmd or rclone; the first pod, the second, and ten at once. Times are shown; bytes and sums are checked."""
+"""How long from asking for a pod until it has read the last byte of its model: with our volume, with an init container that copies
+with s5cmd or rclone, and with an image volume; the first pod, the second, and ten at once. Times are shown; bytes and sums are checked."""
 
 import json
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
-from .. import contenders, manifests
+from .. import contenders, manifests, registry
 from ..cluster import KUBELET
-from ..contenders import OURS, PEERS, Contender, Place
+from ..contenders import IMAGE_VOLUME, OURS, PEERS, Contender, Place
 from ..model import MIB, Model
 from ..outcome import until
 from ..paths import INSIDE, STATE
+from ..registry import Registry
 from ..results import Files, Row, machine
 from ..scene import Scene
 from ..stopwatch import Moments, moments
-from ..store import BUCKET, COUNTED, DIRECT
+from ..store import BUCKET, COUNTED, DIRECT, Store
 from ..world import World
 
 NAME = "cold-start"
@@ -26,6 +27,8 @@ SMALL = 256 * MIB
 """Most of a model of which bytes are counted: the wire that counts is slow."""
 SHARD = 128 * MIB
 CROWD = 10
+IMAGES = "/var/lib/containerd"
+"""Where the runtime keeps layers and what it unpacks from them."""
 CACHE = INSIDE / NAME
 """On kubelet's file system, so that our cache and an emptyDir are the same disk. A node that serves models has another one for it."""
 
@@ -49,6 +52,16 @@ class Stage:
     """Means of `benches/`."""
     counted: Kept
     timed: Kept
+    registry: Registry | None
+    """None where the cluster has no image volumes."""
+
+    @property
+    def contenders(self) -> list[Contender]:
+        return [OURS, *PEERS, *([IMAGE_VOLUME] if self.registry else [])]
+
+    def server(self, contender: Contender) -> Store:
+        """Whom a contender has its bytes from."""
+        return self.registry if self.registry and contender.is_image else self.world.store
 
     def pods(self, contender: Contender, kept: Kept, *names: str) -> list[Moments]:
         """Makes pods at once, waits until they have read everything, and removes nothing."""
@@ -57,17 +70,26 @@ class Stage:
         patience = 120 + len(names) * kept.model.size // (20 * MIB)
         done = "--for=jsonpath={.status.phase}=Succeeded"
         self.world.kube("wait", f"--namespace={NAME}", done, *(f"pod/{name}" for name in names), f"--timeout={patience}s", seconds=patience + 10)
-        found = [moments(self.world.kube, NAME, name, asked) for name in names]
+        found = [moments(self.world.kube, NAME, name, asked, self._made(contender, name)) for name in names]
         wanted = [(kept.model.size, kept.total)] * len(names)
         self.world.equal(f"{contender.name}: {', '.join(names)} read what the generator wrote", [(it.bytes, it.total) for it in found], wanted)
         return found
 
+    def _made(self, contender: Contender, name: str) -> str:
+        """Nobody tells of the mount of an image but the container that is made with it."""
+        return contenders.made(self.world.cluster, self.world.kube, NAME, name) if contender.is_image else ""
+
     def condition(self) -> None:
-        """An empty cache, nothing dirty, the server's files and memory warm: `docs/performance.md`, Rules."""
+        """An empty cache and no image, nothing dirty, the servers' files and memory warm: `docs/performance.md`, Rules."""
         until("the cache is empty", 60, self._emptied, lambda: self.world.driver.tonnage("cache", "du"))
+        if self.registry:
+            self.registry.forget()
         self.world.cluster.inside("sync")
         self.bench.warm(STATE / "store/data" / BUCKET / NAME)
-        self.bench.heat(self.timed.model.size * 3 // 2 + 512 * MIB)
+        if self.registry:
+            self.bench.warm(self.registry.blobs)
+        # An image is there twice: its layer, and what is unpacked from it.
+        self.bench.heat(self.timed.model.size * (5 if self.registry else 3) // 2 + 512 * MIB)
 
     def _emptied(self) -> bool:
         self.world.driver.tonnage("cache", "gc", "--all")
@@ -80,10 +102,12 @@ def run(world: World) -> None:
     contenders.load(world.cluster, bench.BENCH)
     world.afterwards(lambda: contenders.unload(world.cluster))
     disk = _same_disk(world)
-    stage = _staged(world, bench)
-    sent = {it.name: _bytes(stage, it) for it in (OURS, *PEERS)}
+    if absent := contenders.why_no_image_volume(world.kube):
+        print(f"      no image volume beside the others: {absent}", flush=True)
+    stage = _staged(world, bench, None if absent else _registry(world))
+    sent = {it.name: _bytes(stage, it) for it in stage.contenders}
     _ten_cost_one(stage)
-    rows = {(it.name, f"{which} pod"): Row(it.name, f"{which} pod", verifies=it.is_ours) for which in ("first", "second") for it in (OURS, *PEERS)}
+    rows = {(it.name, f"{which} pod"): Row(it.name, f"{which} pod", verifies=it.verifies) for which in ("first", "second") for it in stage.contenders}
     rows[OURS.name, "ten pods"] = Row(OURS.name, "ten pods", verifies=True)
     loads: list[dict] = []
     dice = world.dice(NAME)
@@ -91,36 +115,55 @@ def run(world: World) -> None:
         _turn(stage, rep, dice, rows, loads)
     for name, ratio in sent.items():
         rows[name, "first pod"].figures["sent ×"] = [ratio]
-    _tell(world, tools, rows, loads, disk)
+    images = f"no image volume beside the others: {absent}" if absent else f"image volume: {contenders.runtime(world.kube)}, one uncompressed layer"
+    _tell(world, tools, rows, loads, [f"the cache, emptyDirs and images lie on the same file system ({disk})", images])
+
+
+def _registry(world: World) -> Registry:
+    Registry.build()
+    made = Registry(world.cluster)
+    world.afterwards(made.stop)
+    made.start()
+    world.afterwards(made.forget)
+    return made
 
 
 def _same_disk(world: World) -> str:
-    """Moves the driver's cache to where emptyDirs are; says which disk that is."""
+    """Moves the driver's cache to where emptyDirs and images are; says which disk that is."""
     world.afterwards(lambda: world.cluster.inside("sh", "-c", f"umount {CACHE} && rm -rf {CACHE}"))
     # Containers may have a directory of the node propagated to them from shared mounts only.
     world.cluster.inside("sh", "-c", f"mkdir -p {CACHE} && mount --bind {CACHE} {CACHE} && mount --make-shared {CACHE}")
     world.afterwards(world.driver.uninstall)
     world.driver.upgrade({"nodeGroups": [{"name": "default", "cacheDir": str(CACHE), "forceRootFilesystem": True}]})
     world.driver.wait_until_ready()
-    devices = world.cluster.inside("stat", "--format=%d", KUBELET, CACHE).split()
-    world.check("the cache and emptyDirs lie on the same file system", devices[0] == devices[1], devices)
+    devices = world.cluster.inside("stat", "--format=%d", KUBELET, IMAGES, CACHE).split()
+    world.check("the cache, emptyDirs and images lie on the same file system", len(set(devices)) == 1, devices)
     return " ".join(world.cluster.inside("df", "--output=fstype,source", CACHE).splitlines()[1].split())
 
 
-def _staged(world: World, bench: ModuleType) -> Stage:
+def _staged(world: World, bench: ModuleType, images: Registry | None) -> Stage:
     """Two sources lead to one bucket: over the wire that counts, to a model that is not large, and past it."""
     scene = world.scene(NAME, endpoint=COUNTED)
     timed = manifests.source(NAME, DIRECT, [manifests.consumer(NAME)])
     timed["metadata"]["name"] = TIMED
     scene.add(timed)
     size = world.measure.size
-    return Stage(world, scene, bench, _kept(scene, COUNTED, NAME, min(size, SMALL)), _kept(scene, DIRECT, TIMED, size))
+    counted = _kept(scene, COUNTED, NAME, min(size, SMALL))
+    timed = _kept(scene, DIRECT, TIMED, size)
+    if images:
+        counted, timed = _in_image(counted, images, registry.COUNTED), _in_image(timed, images, registry.DIRECT)
+    return Stage(world, scene, bench, counted, timed, images)
 
 
 def _kept(scene: Scene, endpoint: str, source: str, size: int) -> Kept:
     shards = -(-size // SHARD)
     model = scene.add_model(source, shards=shards, shard_size=size // shards)
     return Kept(Place(endpoint, source, f"{NAME}/{source}", source), model, _total(model))
+
+
+def _in_image(kept: Kept, images: Registry, endpoint: str) -> Kept:
+    """The same, and in the registry as well."""
+    return replace(kept, place=replace(kept.place, image=images.push(kept.model.directory, kept.place.source, endpoint)))
 
 
 def _total(model: Model) -> int:
@@ -136,15 +179,16 @@ def _total(model: Model) -> int:
 def _bytes(stage: Stage, contender: Contender) -> float:
     """Untimed, over the wire that counts: what the first pod and the second one cost. Content sent for the first ÷ model."""
     stage.condition()
-    mark = stage.world.store.mark()
+    server = stage.server(contender)
+    mark = server.mark()
     names = [f"{_slug(contender)}-counted-{number}" for number in (1, 2)]
     stage.pods(contender, stage.counted, names[0])
-    first = stage.world.store.since(mark)
+    first = server.since(mark)
     stage.world.check(f"{contender.name}: the first pod costs one download", first.is_one_of(stage.counted.model.size), first)
-    mark = stage.world.store.mark()
+    mark = server.mark()
     stage.pods(contender, stage.counted, names[1])
-    second = stage.world.store.since(mark)
-    if contender.is_ours:
+    second = server.since(mark)
+    if contender.stays:
         stage.world.equal(f"{contender.name}: the second pod costs none", second.content, 0)
     else:
         stage.world.check(f"{contender.name}: the second pod costs another one", second.is_one_of(stage.counted.model.size), second)
@@ -169,7 +213,7 @@ def _ten_cost_one(stage: Stage) -> None:
 
 def _turn(stage: Stage, rep: int, dice: random.Random, rows: dict[tuple[str, str], Row], loads: list[dict]) -> None:
     """Everybody once, in an order that the seed decides anew for every turn."""
-    order: list[tuple[Contender, bool]] = [(it, False) for it in (OURS, *PEERS)] + [(OURS, True)]
+    order: list[tuple[Contender, bool]] = [(it, False) for it in stage.contenders] + [(OURS, True)]
     dice.shuffle(order)
     for contender, is_crowd in order:
         stage.condition()
@@ -193,12 +237,15 @@ def _phases(stage: Stage, pod: str) -> list[dict]:
     return [{phase: nanos / 1e9 for phase, nanos in it["phases"]} for it in recent if (it.get("pod") or {}).get("name") == pod]
 
 
-def _tell(world: World, tools: contenders.Tools, rows: dict[tuple[str, str], Row], loads: list[dict], disk: str) -> None:
+def _tell(world: World, tools: contenders.Tools, rows: dict[tuple[str, str], Row], loads: list[dict], where: list[str]) -> None:
+    """`where` are notes on the disk and on images."""
     files = Files(NAME)
     size = f"{world.measure.size >> 20} MiB"
     notes = [
-        f"{size} in files of at most {SHARD >> 20} MiB; the cache and emptyDirs lie on the same file system ({disk}); memory hot",
-        "asked: kubectl is started; scheduled: the event's time; there: the volume is mounted, or the init container has ended",
+        f"{size} in files of at most {SHARD >> 20} MiB; memory hot",
+        *where,
+        "asked: kubectl is started; scheduled: the event's time; there: the volume is mounted, the init container has ended, or the "
+        "container with the image volume is made",
         "the pod's container maps all files and adds up every byte (tonnage-bench read --lane mmap)",
         "ten pods: the slowest; their model is not cached when they are asked for",
     ]
