@@ -33,6 +33,7 @@ def run(world: World) -> None:
     seaweed.limit(RATE)
     mark = seaweed.mark()
     scene.add(as_service_account(pod(NAME, READER, inline(SOURCE, PATH)), READER))
+    world.calm(NAME)
     scene.wait_until_running(READER, seconds=MOST)
     traffic = seaweed.since(mark)
     took = traffic.last_byte - traffic.began
