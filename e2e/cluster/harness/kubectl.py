@@ -51,8 +51,8 @@ class Kubectl:
         return self._api.find(namespace, kind, name)
 
     def all(self, namespace: str, kind: str, selector: str = "") -> list[dict]:
-        """All objects of a kind: of a namespace, of none ("") or of all ("*")."""
-        return self._api.all(namespace, kind, labelSelector=selector)
+        """All objects of a kind, or of several with commas between them: of a namespace, of none ("") or of all ("*")."""
+        return [it for one in kind.split(",") for it in self._api.all(namespace, one, labelSelector=selector)]
 
     def patch(self, namespace: str, kind: str, name: str, change: dict) -> None:
         self("patch", *_in(namespace), kind, name, "--type=merge", "--patch", json.dumps(change))

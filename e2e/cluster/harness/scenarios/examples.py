@@ -216,7 +216,7 @@ def _wait_until_gone(world: World) -> None:
 
 
 def _left(world: World) -> list[str]:
-    inside = [it for kind in ("pods", "persistentvolumeclaims") for it in world.kube.all(WHERE, kind)]
+    inside = world.kube.all(WHERE, "pods,persistentvolumeclaims")
     volumes = [it for it in world.kube.all("", "persistentvolumes") if it["spec"].get("claimRef", {}).get("namespace") == WHERE]
     records = [it for it in world.kube.all("", "volumes.tonnage.dev") if it["spec"].get("claim", {}).get("namespace") == WHERE]
     return [f"{it['kind']}/{it['metadata']['name']}" for it in (*inside, *volumes, *records)]
