@@ -225,8 +225,8 @@ impl Claim {
 
     fn remember(&mut self) {
         // A later report that wants no more binds in place of those before.
-        let last = self.wants;
-        self.said.retain(|(_, wants)| !last.fits(*wants));
+        let newest = self.wants;
+        self.said.retain(|(_, wants)| !newest.fits(*wants));
         self.said.push((self.last, self.wants));
         if self.said.len() > MOST_SAID {
             let (_, least) = self.said.remove(0);
