@@ -15,8 +15,9 @@ LIFE = 900
 """Seconds that keys last: the least that Amazon's STS gives, too."""
 RATE = 256 << 10
 """Bytes per second of the wire."""
-SHARDS, SHARD_SIZE = 4, 61 << 20
-"""With that rate the stage takes 976 s: new keys are wanted after about four fifths of a life, and have to do after its end."""
+SHARDS, SHARD_SIZE = 244, 1 << 20
+"""With that rate the stage takes 976 s: new keys are wanted after about four fifths of a life, and have to do after its end. Requests
+share the rate, and a key signs when one begins: so they are small."""
 MOST = 1200
 """Seconds of the stage where processors, kubelet and the wire have others to serve as well."""
 
