@@ -194,7 +194,10 @@ async fn a_thousand_nodes_and_two_hundred_quotas_cost_two_writes_each_and_then_o
     story.keeper.learn_use(Event::Apply(said(0, 1)));
     let (written, one) = story.look().await;
     assert_eq!(written, [team(0)]);
-    assert_eq!(story.status(0)["used"], "401.0 GiB on 40 nodes");
+    assert_eq!(
+        story.status(0)["used"],
+        "401.0 GiB in 80 volumes on 40 nodes"
+    );
     assert_eq!(story.looks(IDLE).await.0, 0);
     // Every node's changes, of all of its namespaces.
     let caches: Vec<DynamicObject> = (0..NODES).map(|index| said(index, OWN)).collect();
@@ -208,7 +211,7 @@ async fn a_thousand_nodes_and_two_hundred_quotas_cost_two_writes_each_and_then_o
     assert_eq!(story.looks(IDLE).await.0, 0);
     let statuses = (0..NAMESPACES).map(|index| {
         let status = story.status(index);
-        assert_eq!(status["used"], "440.0 GiB on 40 nodes");
+        assert_eq!(status["used"], "440.0 GiB in 80 volumes on 40 nodes");
         status.to_string().len()
     });
     let largest = statuses.max().unwrap();
