@@ -1,5 +1,6 @@
 //! A gate with a byte budget that remembers what it granted, and one that makes a payer wait.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
@@ -109,6 +110,7 @@ impl Permit for Charge {
 pub(super) struct SlowGate {
     payer: &'static str,
     turns: Arc<Semaphore>,
+    asked: Arc<AtomicUsize>,
     pub(super) budget: BudgetGate,
 }
 
@@ -117,8 +119,14 @@ impl SlowGate {
         Self {
             payer,
             turns: Arc::new(Semaphore::new(0)),
+            asked: Arc::default(),
             budget: BudgetGate::new(u64::MAX),
         }
+    }
+
+    /// How often the payer that waits has asked.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     pub(super) fn open(&self) {
@@ -138,6 +146,7 @@ impl Gate for SlowGate {
     fn admit<'a>(&'a self, demand: &'a Demand) -> BoxFuture<'a, Result<Box<dyn Permit>, Refusal>> {
         Box::pin(async move {
             if demand.payer == self.payer {
+                self.asked.fetch_add(1, Ordering::Relaxed);
                 self.turns.acquire().await.unwrap().forget();
             }
             self.budget.admit(demand).await

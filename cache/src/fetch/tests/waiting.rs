@@ -91,6 +91,10 @@ async fn a_run_that_ends_before_it_has_asked_for_anything_costs_nothing() {
     let fetcher = Arc::clone(&bench.fetcher);
     let mut waits = JoinSet::new();
     waits.spawn(async move { fetcher.fetch(waiting).await });
+    // Before anybody has the connection: who comes later asks for that first.
+    while gate.asked() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     // The only connection, until it has its turn.
     let turns = |_: u64, _: &str, _: &Range<u64>| Some(Fault::Turn);
     let holder = Arc::new(FakeSource::failing(&[("held", 2 * MIB)], turns));
