@@ -231,7 +231,7 @@ pub enum Error {
         /// What a caller can do about it.
         kind: Kind,
     },
-    /// The gate or the address rules refuse the host.
+    /// The gate, the address rules or the source's proxy refuse the host.
     #[error("{0}")]
     Gate(#[from] crate::gate::Refusal),
     /// The object is no longer the one that was listed (412, 404, other `ETag`, other size).

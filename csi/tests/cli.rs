@@ -255,6 +255,23 @@ fn a_wrong_url_is_a_wrong_command_line() {
 }
 
 #[test]
+fn a_proxy_that_cannot_be_one_is_a_wrong_command_line() {
+    let site = Site::new();
+    let arguments = ["pull", "s3://bucket/x", "--anonymous"];
+    let proxy = "https://proxy.example:3128";
+    let mut flagged = arguments.to_vec();
+    flagged.extend(["--proxy", proxy]);
+    refused(&site.run(&flagged), 64, &["proxy.example"]);
+    let mut command = site.command(env!("CARGO_BIN_EXE_tonnage"), &arguments);
+    let ran = Ran::from(command.env("TONNAGE_PROXY", proxy).output().unwrap());
+    refused(&ran, 64, &["proxy.example"]);
+    assert!(
+        !site.path("cache").exists(),
+        "nothing is made for a request that cannot be understood"
+    );
+}
+
+#[test]
 fn secrets_of_a_url_are_not_repeated() {
     let site = Site::new();
     let ran = site.run(&["pull", "https://ann:canary@host/x?sig=canary"]);

@@ -41,11 +41,11 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
     let host = own_url(config, &account)?;
     let base = format!("{}/{container}", host.as_str().trim_end_matches('/'));
     let parts = Parts {
-        uid: format!("az:{base}"),
+        uid: format!("az:{base}{}", config.way()),
         place: format!("container {}", Escaped(container)),
         base: prefix.to_owned(),
         credentials: Credentials::from_config(config, &gate)?,
-        transport: Transport::new(config, gate),
+        transport: Transport::new(config, gate)?,
         dialect: Dialect::Azure(Azure {
             account,
             base,

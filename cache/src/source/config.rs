@@ -14,7 +14,7 @@ use url::Url;
 
 use super::credentials::Keys;
 use super::exchange::Exchange;
-use super::place::{Scheme, bad_url, checked_url, scheme};
+use super::place::{Scheme, bad_url, checked_url, proxy_url, scheme};
 use super::{Error, Limits, Source, azure, gcs, http, local, s3};
 use crate::gate::Gate;
 use crate::gate::address::{AddressRules, Cidr};
@@ -36,6 +36,10 @@ pub struct SourceConfig {
     /// URL of the store's API where it is not the cloud's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// URL of the HTTP proxy that connections are tunnelled through, `http://host:port`; default none. The
+    /// environment's proxies are ignored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// S3 region; default `us-east-1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
@@ -79,7 +83,8 @@ pub struct SourceConfig {
     pub cluster_cidrs: Vec<Cidr>,
     /// Other hosts that an anonymous request may be redirected to; default none.
     pub redirect_hosts: Vec<String>,
-    /// Fixed addresses for host names, checked like resolved ones; default none.
+    /// Fixed addresses for host names, checked like resolved ones; default none. With `proxy`, only the proxy's own name is
+    /// looked for.
     pub hosts: BTreeMap<String, IpAddr>,
     /// Longest time to connect, TLS included, in seconds; default 10.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -257,6 +262,17 @@ impl SourceConfig {
             _ => Err(bad_url(text, "is not an https URL")),
         }
     }
+
+    /// The proxy's URL, checked; nothing if there is none.
+    pub(super) fn checked_proxy(&self) -> Result<Option<Url>, Error> {
+        self.proxy.as_deref().map(proxy_url).transpose()
+    }
+
+    /// What makes a store known by its URL another one: behind a proxy, a name is what that resolves it to.
+    pub(super) fn way(&self) -> String {
+        let proxy = self.proxy.as_deref();
+        proxy.map_or_else(String::new, |proxy| format!(" via {proxy}"))
+    }
 }
 
 /// Makes the source that a configuration describes. Reads certificate files; opens no connection.
@@ -273,6 +289,8 @@ pub fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dyn Sourc
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::OpenGate;
+    use crate::source::location::Location;
 
     #[test]
     fn an_unknown_field_is_refused_by_name_and_the_rest_has_defaults() {
@@ -314,6 +332,51 @@ mod tests {
         config.allow_http = true;
         assert!(config.checked_endpoint("http://host").is_ok());
         assert!(config.checked_endpoint("gopher://host").is_err());
+    }
+
+    #[test]
+    fn a_store_that_is_reached_through_a_proxy_is_another_one() {
+        let uid = |proxy: Option<&str>| {
+            let config = SourceConfig {
+                url: "s3://weights".to_owned(),
+                proxy: proxy.map(str::to_owned),
+                ..SourceConfig::default()
+            };
+            let source = build(&config, OpenGate::shared()).unwrap();
+            source.uid().to_owned()
+        };
+        let (one, other) = ("http://one.example:3128", "http://other.example:3128");
+        assert_eq!(uid(Some(one)), uid(Some(one)));
+        assert_ne!(uid(Some(one)), uid(Some(other)));
+        assert_ne!(uid(Some(one)), uid(None));
+    }
+
+    #[test]
+    fn a_proxy_that_is_none_is_refused_where_there_are_connections() {
+        let through = |url: &str, proxy: &str| SourceConfig {
+            url: url.to_owned(),
+            proxy: Some(proxy.to_owned()),
+            ..SourceConfig::default()
+        };
+        let (good, bad) = ("http://proxy.example:3128", "https://proxy.example:3128");
+        for url in ["s3://b", "gs://b", "az://account/b", "https://host"] {
+            let refused = build(&through(url, bad), OpenGate::shared()).unwrap_err();
+            let wanted = format!("\"{bad}\" is not the URL of a proxy: write http://host:port");
+            assert!(refused.to_string().starts_with(&wanted), "{refused}");
+            let nowhere = Location::of(&through(url, bad)).unwrap_err();
+            assert_eq!(nowhere.to_string(), refused.to_string());
+            // A proxy is a way and no place.
+            build(&through(url, good), OpenGate::shared()).unwrap();
+            let direct = SourceConfig {
+                url: url.to_owned(),
+                ..SourceConfig::default()
+            };
+            assert_eq!(
+                Location::of(&through(url, good)).unwrap(),
+                Location::of(&direct).unwrap()
+            );
+        }
+        build(&through("file:///srv", bad), OpenGate::shared()).unwrap();
     }
 
     #[test]

@@ -3,14 +3,14 @@
 //! and limits whole requests to 30 s.
 //!
 //! Invariants: every new connection is checked, after name resolution, by the address rules and the [`Gate`],
-//! and the checked address is the connected one; no redirect is followed here; nothing that may have reached
-//! the server is sent twice; every wait for the server is bounded; a connection serves one response at a time
-//! and goes back to the pool only when its body has ended. A connection is driven by whoever reads its body,
-//! so bytes cross no task and dropping a body closes its connection. The HTTP library reads heads; the bytes of a body of
-//! known length go from the socket straight into the reader's memory.
+//! and the checked address is the connected one: the server's, or that of the source's proxy where it has one; no redirect
+//! is followed here; nothing that may have reached the server is sent twice; every wait for the server is bounded; a
+//! connection serves one response at a time and goes back to the pool only when its body has ended. A connection is driven
+//! by whoever reads its body, so bytes cross no task and dropping a body closes its connection. The HTTP library reads heads;
+//! the bytes of a body of known length go from the socket straight into the reader's memory.
 //!
-//! It deliberately has no proxy support, no HTTP/2 (one TCP connection per stream is what scales here), no
-//! compression and no cookies.
+//! It deliberately reads no proxies from the environment, speaks no HTTP/2 (one TCP connection per stream is what scales here)
+//! and has no compression and no cookies.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,6 +41,7 @@ mod pool;
 mod resolver;
 mod target;
 mod tls;
+mod tunnel;
 mod wire;
 
 pub(super) use body::ReplyBody;
@@ -56,7 +57,7 @@ const HEAD_MAX: usize = 16 << 10;
 const CHUNK: usize = 16 << 10;
 /// Most bytes that are read and dropped to keep a connection.
 const DRAIN_MAX: usize = 64 << 10;
-/// Longest wait for a TCP connection and for TLS, unless set otherwise.
+/// Longest wait for a TCP connection, for a proxy's tunnel and for TLS, each, unless set otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence of a server, unless set otherwise.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,6 +72,8 @@ struct Inner {
     rules: AddressRules,
     /// The one address that this transport may reach, whatever the rules say; `None`: the rules decide.
     only: Option<IpAddr>,
+    /// The proxy that connections are tunnelled through; `None`: they lead to the servers themselves.
+    proxy: Option<Target>,
     /// Addresses of hosts that are not looked up.
     hosts: BTreeMap<String, IpAddr>,
     resolver: Box<dyn Resolver>,
@@ -109,9 +112,18 @@ impl fmt::Debug for Reply {
 }
 
 impl Transport {
-    /// A transport with no connection yet.
-    pub(super) fn new(config: &SourceConfig, gate: Arc<dyn Gate>) -> Self {
-        Self::with(config, gate, config.hosts.clone(), None)
+    /// A transport with no connection yet. An error if the source's proxy is not written as it must be.
+    pub(super) fn new(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Self, Error> {
+        let proxy = config.checked_proxy()?;
+        Ok(Self(Arc::new(Inner {
+            proxy: proxy.as_ref().map(Target::of_url).transpose()?,
+            ..Inner::new(config, gate)
+        })))
+    }
+
+    /// A transport that leads to the servers themselves, whatever proxy the source has.
+    pub(super) fn direct(config: &SourceConfig, gate: Arc<dyn Gate>) -> Self {
+        Self(Arc::new(Inner::new(config, gate)))
     }
 
     /// A transport to the metadata service of this instance: to `host`, which is at `address`, and to nothing else. The gate
@@ -122,30 +134,10 @@ impl Transport {
         address: IpAddr,
         host: &str,
     ) -> Self {
-        let hosts = BTreeMap::from([(host.to_owned(), address)]);
-        Self::with(config, gate, hosts, Some(address))
-    }
-
-    fn with(
-        config: &SourceConfig,
-        gate: Arc<dyn Gate>,
-        hosts: BTreeMap<String, IpAddr>,
-        only: Option<IpAddr>,
-    ) -> Self {
-        let seconds = |set: Option<u64>, default| set.map_or(default, Duration::from_secs);
         Self(Arc::new(Inner {
-            source: config.label(),
-            gate,
-            rules: config.address_rules(),
-            only,
-            hosts,
-            resolver: Box::new(SystemResolver),
-            authorities: tls::Authorities::of(config),
-            tls: OnceCell::new(),
-            connect_timeout: seconds(config.connect_timeout_seconds, CONNECT_TIMEOUT),
-            read_timeout: seconds(config.read_timeout_seconds, READ_TIMEOUT),
-            targets: Targets::default(),
-            pool: Arc::new(Pool::default()),
+            only: Some(address),
+            hosts: BTreeMap::from([(host.to_owned(), address)]),
+            ..Inner::new(config, gate)
         }))
     }
 
@@ -206,6 +198,25 @@ impl Transport {
 }
 
 impl Inner {
+    fn new(config: &SourceConfig, gate: Arc<dyn Gate>) -> Self {
+        let seconds = |set: Option<u64>, default| set.map_or(default, Duration::from_secs);
+        Self {
+            source: config.label(),
+            gate,
+            rules: config.address_rules(),
+            only: None,
+            proxy: None,
+            hosts: config.hosts.clone(),
+            resolver: Box::new(SystemResolver),
+            authorities: tls::Authorities::of(config),
+            tls: OnceCell::new(),
+            connect_timeout: seconds(config.connect_timeout_seconds, CONNECT_TIMEOUT),
+            read_timeout: seconds(config.read_timeout_seconds, READ_TIMEOUT),
+            targets: Targets::default(),
+            pool: Arc::new(Pool::default()),
+        }
+    }
+
     async fn dial(&self, target: &Target) -> Result<Wire, Error> {
         let stream = link::connect(self, target).await?;
         if !target.tls {

@@ -208,7 +208,7 @@ impl Exchanger {
         let client = Client::new(config, &exchange.service)?;
         let transport = match &client {
             Client::Instance(client) => client.transport(config, gate),
-            Client::Aws(_) | Client::Gcp(_) | Client::Azure(_) => Transport::new(config, gate),
+            Client::Aws(_) | Client::Gcp(_) | Client::Azure(_) => Transport::new(config, gate)?,
         };
         Ok(Self {
             client,

@@ -46,14 +46,14 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
         Some(_) => Credentials::Anonymous,
         None => Credentials::from_config(config, &gate)?,
     };
-    let transport = Transport::new(config, gate);
+    let transport = Transport::new(config, gate)?;
     let account = file.map(|file| Account {
         file,
         transport: transport.clone(),
         provider: Mutex::new(None),
     });
     let parts = Parts {
-        uid: format!("gs:{base}"),
+        uid: format!("gs:{base}{}", config.way()),
         place: format!("bucket {}", Escaped(&bucket)),
         base: prefix,
         transport,

@@ -76,13 +76,13 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
     origin.set_path("/");
     Ok(Arc::new(Web {
         name: config.label(),
-        uid: format!("http:{origin}"),
+        uid: format!("http:{origin}{}", config.way()),
         origin,
         base,
         files: config.files.clone(),
         redirect_hosts: config.redirect_hosts.clone(),
         allow_http: config.allow_http,
-        transport: Transport::new(config, gate),
+        transport: Transport::new(config, gate)?,
         load: String::new(),
     }))
 }

@@ -52,6 +52,7 @@ impl Location {
             Scheme::File => return Ok(Self::default()),
         };
         let host = config.checked_endpoint(&url)?;
+        config.checked_proxy()?;
         Ok(Self {
             host: host.host_str().unwrap_or_default().to_owned(),
             bucket,

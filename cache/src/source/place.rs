@@ -103,6 +103,28 @@ pub(super) fn checked_url(text: &str) -> Result<Url, Error> {
     Ok(url)
 }
 
+/// The URL of a proxy: plain `http`, a host and a port, and nothing else.
+pub(super) fn proxy_url(text: &str) -> Result<Url, Error> {
+    let bad = || {
+        bad_url(
+            text,
+            "is not the URL of a proxy: write http://host:port, without credentials, path, query or fragment",
+        )
+    };
+    let url = checked_url(text).map_err(|_| bad())?;
+    if url.scheme() == "http" && url.path() == "/" && names_port(text) {
+        Ok(url)
+    } else {
+        Err(bad())
+    }
+}
+
+/// Whether a URL says its port, even if it is the scheme's own.
+fn names_port(url: &str) -> bool {
+    let (_, port) = pieces(url).authority.rsplit_once(':').unwrap_or_default();
+    !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Refuses what can be seen before a URL is understood. The keys of a bucket may have `?` and `#`.
 fn refuse_extras(text: &str) -> Result<(), Error> {
     let Pieces {
@@ -282,5 +304,43 @@ mod tests {
         }
         let url = checked_url("HTTPS:///host:8443/base").unwrap();
         assert_eq!(url.as_str(), "https://host:8443/base");
+    }
+
+    #[test]
+    fn a_proxy_is_a_host_and_a_port_and_nothing_else() {
+        for (text, host, port) in [
+            ("http://proxy.example:3128", "proxy.example", 3128),
+            ("http://proxy.example:3128/", "proxy.example", 3128),
+            ("http://proxy.example:80", "proxy.example", 80),
+            ("http://10.0.0.1:8080", "10.0.0.1", 8080),
+            ("http://[fd00::1]:3128", "[fd00::1]", 3128),
+        ] {
+            let url = proxy_url(text).unwrap();
+            let found = (url.host_str(), url.port_or_known_default());
+            assert_eq!(found, (Some(host), Some(port)), "{text}");
+        }
+        for text in [
+            "",
+            "proxy.example:3128",
+            "https://proxy.example:3128",
+            "socks5://proxy.example:3128",
+            "http://proxy.example",
+            "http://proxy.example:",
+            "http://[fd00::1]",
+            "http://:3128",
+            "http://user:canary@proxy.example:3128",
+            "http://@proxy.example:3128",
+            "http://proxy.example:3128/canary-path",
+            "http://proxy.example:3128?x=canary",
+            "http://proxy.example:3128/#canary",
+            "http://proxy.example:312800",
+        ] {
+            let error = proxy_url(text).unwrap_err().to_string();
+            assert!(error.contains("write http://host:port"), "{text}: {error}");
+            assert!(
+                !error.contains("canary") || text.contains("canary-path"),
+                "{error}"
+            );
+        }
     }
 }

@@ -31,11 +31,11 @@ pub(super) fn build(config: &SourceConfig, gate: Arc<dyn Gate>) -> Result<Arc<dy
     let (bucket, prefix) = bucket_and_base(&config.url)?;
     let base = own_url(config, &bucket)?;
     let parts = Parts {
-        uid: format!("s3:{base}"),
+        uid: format!("s3:{base}{}", config.way()),
         place: format!("bucket {}", Escaped(&bucket)),
         base: prefix,
         credentials: Credentials::from_config(config, &gate)?,
-        transport: Transport::new(config, gate),
+        transport: Transport::new(config, gate)?,
         dialect: Dialect::S3(S3 {
             base,
             region: region(config).to_owned(),

@@ -9,7 +9,7 @@ use tonnage_cache::source::location::Location;
 use super::harm::{harmed, harms};
 use super::words::{is_sentence, settings, text};
 
-const WRITTEN: &str = r#"{"name":"m","url":"s3://b/x","endpoint":"https://h:9000","region":"eu","auth":"static","files":["a"],"allowed_cidrs":["127.0.0.0/8"],"hosts":{"h":"10.0.0.1"},"limits":{"objects":5}}"#;
+const WRITTEN: &str = r#"{"name":"m","url":"s3://b/x","endpoint":"https://h:9000","proxy":"http://p:3128","region":"eu","auth":"static","files":["a"],"allowed_cidrs":["127.0.0.0/8"],"hosts":{"h":"10.0.0.1"},"limits":{"objects":5}}"#;
 
 fn url() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -26,6 +26,8 @@ fn config() -> impl Strategy<Value = SourceConfig> {
         text(),
     ];
     let endpoint = proptest::option::weighted(0.4, endpoint);
+    let proxy = prop_oneof!["https?://[a-z0-9.:@\\[\\]-]{0,12}:[0-9]{0,5}/?", text()];
+    let proxy = proptest::option::weighted(0.2, proxy);
     let region = proptest::option::weighted(0.3, prop_oneof!["[a-z0-9-]{1,8}", text()]);
     let addressing = prop_oneof![
         Just(None),
@@ -33,10 +35,12 @@ fn config() -> impl Strategy<Value = SourceConfig> {
         Just(Some(Addressing::Virtual)),
     ];
     let files = proptest::collection::vec(text(), 0..2);
-    (url(), endpoint, region, addressing, files, any::<bool>()).prop_map(
-        |(url, endpoint, region, addressing, files, allow_http)| SourceConfig {
+    let places = (url(), endpoint, proxy);
+    (places, region, addressing, files, any::<bool>()).prop_map(
+        |((url, endpoint, proxy), region, addressing, files, allow_http)| SourceConfig {
             url,
             endpoint,
+            proxy,
             region,
             addressing,
             files,

@@ -331,6 +331,7 @@ async fn proxies_of_the_environment_are_not_read() {
         "source/connector.rs",
         "source/connector/link.rs",
         "source/connector/tls.rs",
+        "source/connector/tunnel.rs",
         "source/http.rs",
         "source/s3.rs",
         "source/gcs.rs",

@@ -33,7 +33,7 @@ Sources, and the variables that hold their keys:
   NAME/PREFIX            a [[source]] of the configuration, which takes
                          none of these variables
 
-Profiles, shared credential files and metadata services are never read. Without keys, requests are anonymous.";
+Profiles, shared credential files, metadata services and HTTPS_PROXY are never read. Without keys, requests are anonymous.";
 
 fn pull_help() -> String {
     format!(
@@ -96,6 +96,14 @@ pub(crate) struct Wanted {
         help_heading = "Source"
     )]
     pub(crate) ca_bundle: Option<PathBuf>,
+    /// HTTP proxy that connections are tunnelled through, such as `http://proxy.example.com:3128` [default: none]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TONNAGE_PROXY",
+        help_heading = "Source"
+    )]
+    pub(crate) proxy: Option<String>,
     /// Only files that match; `*.json` matches at any depth, `a/**` a directory; repeatable
     #[arg(long, value_name = "GLOB", help_heading = "Selection")]
     pub(crate) include: Vec<String>,
@@ -234,6 +242,7 @@ impl Wanted {
             addressing,
             anonymous,
             ca_bundle,
+            proxy,
             include,
             exclude,
         } = self;
@@ -256,6 +265,9 @@ impl Wanted {
         if ca_bundle.is_some() {
             place.ca_bundle = ca_bundle;
         }
+        if let Some(proxy) = proxy {
+            place = through(place, proxy);
+        }
         // A configured source says itself how it is signed; the environment speaks for URLs only.
         if !named && !anonymous {
             place.fill_from_env(|name| std::env::var(name).ok());
@@ -275,6 +287,15 @@ impl Wanted {
             revision,
             digest,
         })
+    }
+}
+
+/// Sets the proxy as someone at the keyboard gave it: a loopback address is allowed.
+fn through(place: SourceConfig, proxy: String) -> SourceConfig {
+    SourceConfig {
+        proxy: Some(proxy),
+        allow_loopback: true,
+        ..place
     }
 }
 
@@ -360,6 +381,20 @@ mod tests {
             (place.url.as_str(), path.as_str(), named),
             ("s3://other", "llama", false)
         );
+    }
+
+    #[test]
+    fn a_proxy_may_be_on_this_machine_and_changes_nothing_else() {
+        let (place, _, _) = look_up("models/llama").unwrap();
+        let proxied = through(place.clone(), "http://127.0.0.1:3128".to_owned());
+        assert_eq!(proxied.proxy.as_deref(), Some("http://127.0.0.1:3128"));
+        assert!(proxied.allow_loopback && !proxied.allow_http);
+        let back = SourceConfig {
+            proxy: None,
+            allow_loopback: false,
+            ..proxied
+        };
+        assert_eq!(back, place);
     }
 
     #[test]

@@ -90,6 +90,13 @@ pub struct SourceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = kube::core::Rule::new("self.contains('-----BEGIN CERTIFICATE-----')").message("caBundle must be PEM certificates"))]
     pub ca_bundle: Option<String>,
+    /// HTTP proxy through which the store and token services are connected to, by `CONNECT`, such as
+    /// `http://proxy.example.com:3128`; default: none, whatever the environment says. The proxy looks names up, so that rules on
+    /// addresses, `allowedCIDRs` among them, are about the proxy's. An instance's metadata service is asked without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 266))]
+    #[x_kube(validation = kube::core::Rule::new("self.matches('^http://([A-Za-z0-9._-]+|[[][0-9A-Fa-f:.]+[]]):[0-9]{1,5}$')").message("proxy must be http://host:port and nothing more, also where the store is https"))]
+    pub proxy: Option<String>,
     /// Ranges (CIDR) that may be connected to although they are closed: loopback, the API server's own address, and the service
     /// and pod ranges that the installation names (`clusterCIDRs` of the chart). Other private ranges are open, link-local and
     /// metadata addresses never.

@@ -21,7 +21,7 @@ pub(super) async fn probe(sources: &Sources, name: &str, object: Option<&crd::So
             Reason::NotProbed,
             "A web server cannot be listed; name its files in spec.files and they are looked for here.",
         ),
-        Ok(source) => ask(&*source, object.and_then(own_limit)).await,
+        Ok(source) => ask(&*source, object).await,
         Err(sources::Error::Keys { .. }) => Verdict::new(
             Reason::NotProbed,
             "It is read with the keys of each pod, so that a pod's mount shows whether it can be reached.",
@@ -50,7 +50,9 @@ fn own_limit(object: &crd::Source) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
-async fn ask(source: &dyn Source, own: Option<Duration>) -> Verdict {
+async fn ask(source: &dyn Source, object: Option<&crd::Source>) -> Verdict {
+    let own = object.and_then(own_limit);
+    let way = Way::of(object);
     let limits = Limits {
         objects: 1,
         pages: 1,
@@ -60,28 +62,53 @@ async fn ask(source: &dyn Source, own: Option<Duration>) -> Verdict {
     let answer = tokio::time::timeout(PATIENCE, source.list("", &limits)).await;
     let is_up = own.is_some_and(|own| began.elapsed() >= own);
     match answer {
-        Err(_) => silent(PATIENCE),
-        Ok(Err(Error::Limit(_))) if is_up => silent(own.unwrap_or(PATIENCE)),
+        Err(_) => silent(PATIENCE, way),
+        Ok(Err(Error::Limit(_))) if is_up => silent(own.unwrap_or(PATIENCE), way),
         // The limits above end every longer listing, and a bad key is one that was listed: an answer came, and that
         // is the question.
         Ok(Ok(_) | Err(Error::Limit(_) | Error::Key(_))) => {
             Verdict::new(Reason::Reachable, "It answers and can be listed.")
         }
-        Ok(Err(error)) => refused(&error),
+        Ok(Err(error)) => refused(&error, way),
     }
 }
 
-fn silent(patience: Duration) -> Verdict {
+/// How the source is connected to.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Directly,
+    ThroughProxy,
+}
+
+impl Way {
+    fn of(object: Option<&crd::Source>) -> Self {
+        match object {
+            Some(object) if object.spec.proxy.is_some() => Self::ThroughProxy,
+            Some(_) | None => Self::Directly,
+        }
+    }
+
+    /// What else to look at where there is no answer; it goes before the rest.
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::Directly => "",
+            Self::ThroughProxy => "spec.proxy and what the proxy allows, ",
+        }
+    }
+}
+
+fn silent(patience: Duration, way: Way) -> Verdict {
     Verdict::new(
         Reason::Unreachable,
         format!(
-            "It did not answer within {} s; check its endpoint, the network policies and the firewall.",
-            patience.as_secs()
+            "It did not answer within {} s; check {}its endpoint, the network policies and the firewall.",
+            patience.as_secs(),
+            way.advice()
         ),
     )
 }
 
-fn refused(error: &Error) -> Verdict {
+fn refused(error: &Error, way: Way) -> Verdict {
     let (reason, advice) = match error {
         Error::NotFound(_) => (
             Reason::NotFound,
@@ -109,7 +136,12 @@ fn refused(error: &Error) -> Verdict {
         ),
         Error::Gate(_) => (
             Reason::Denied,
-            "if that address is meant, add its range to spec.allowedCIDRs",
+            match way {
+                Way::Directly => "if that address is meant, add its range to spec.allowedCIDRs",
+                Way::ThroughProxy => {
+                    "if that address is meant, add its range to spec.allowedCIDRs; if it is the proxy that refuses, let it allow the store's host and port"
+                }
+            },
         ),
         Error::Untrusted { .. } => (
             Reason::Unreachable,
@@ -121,7 +153,14 @@ fn refused(error: &Error) -> Verdict {
         ),
         Error::Unavailable { .. } => (
             Reason::Unreachable,
-            "check spec.endpoint, the name service, the network policies and the firewall",
+            match way {
+                Way::Directly => {
+                    "check spec.endpoint, the name service, the network policies and the firewall"
+                }
+                Way::ThroughProxy => {
+                    "check spec.proxy and what the proxy allows, spec.endpoint, the name service, the network policies and the firewall"
+                }
+            },
         ),
         Error::Protocol { .. } | Error::Changed { .. } => (
             Reason::Unreachable,

@@ -338,6 +338,30 @@ async fn what_a_source_says_becomes_a_reason_and_a_sentence() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_a_source_has_a_proxy_that_is_among_what_to_look_at() {
+    for (mood, message) in [
+        (
+            Mood::Down,
+            "Bucket \"b\": connection refused; check spec.proxy and what the proxy allows, spec.endpoint, the name service, the network policies and the firewall.",
+        ),
+        (
+            Mood::Silent,
+            "It did not answer within 10 s; check spec.proxy and what the proxy allows, its endpoint, the network policies and the firewall.",
+        ),
+    ] {
+        let sources = Sources::default();
+        let spec = json!({"url": "s3://b", "proxy": "http://proxy.example:3128"});
+        put(&sources, object("models", 1, &spec), &Shelf::new(mood));
+        let found = verdict(&sources, "models").await;
+        assert_eq!(
+            found,
+            Verdict::new(Reason::Unreachable, message),
+            "{mood:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_web_server_without_files_and_a_source_that_nobody_knows_are_not_listed() {
     let (sources, shelf) = (Sources::default(), Shelf::new(Mood::Fine));
     let web = |files: &Value| object("web", 1, &json!({"url": "https://h/b", "files": files}));

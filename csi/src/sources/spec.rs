@@ -26,6 +26,7 @@ pub(super) fn config(name: &str, spec: &SourceSpec) -> Result<SourceConfig, Stri
         revision_policy: _,
         files,
         ca_bundle,
+        proxy,
         allowed_cidrs,
         redirect_hosts,
         limits,
@@ -62,6 +63,7 @@ pub(super) fn config(name: &str, spec: &SourceSpec) -> Result<SourceConfig, Stri
             AuthMode::WorkloadIdentity | AuthMode::Node => Auth::Exchange,
         },
         ca_pem: ca_bundle.clone(),
+        proxy: proxy.clone(),
         allow_http: written.into_iter().any(is_plain),
         allowed_cidrs: cidrs,
         redirect_hosts: redirect_hosts.clone(),
@@ -179,6 +181,7 @@ mod tests {
             "auth": {"mode": "SharedSecret", "secretName": "keys"},
             "files": ["a.bin"],
             "caBundle": "-----BEGIN CERTIFICATE-----",
+            "proxy": "http://proxy.example:3128",
             "allowedCIDRs": ["10.96.0.0/12", "127.0.0.1"],
             "redirectHosts": ["mirror.example"],
             "limits": {"objects": 5, "listingSeconds": 9}
@@ -193,6 +196,7 @@ mod tests {
             auth: Auth::Env,
             files: vec!["a.bin".to_owned()],
             ca_pem: Some("-----BEGIN CERTIFICATE-----".to_owned()),
+            proxy: Some("http://proxy.example:3128".to_owned()),
             allow_http: true,
             allowed_cidrs: vec![
                 "10.96.0.0/12".parse().unwrap(),
@@ -217,6 +221,10 @@ mod tests {
         assert!(allows(serde_json::json!({"url": "http://h/x"})));
         assert!(!allows(
             serde_json::json!({"url": "s3://b", "endpoint": "https://h"})
+        ));
+        // What goes through a tunnel is encrypted as ever.
+        assert!(!allows(
+            serde_json::json!({"url": "s3://b", "proxy": "http://proxy.example:3128"})
         ));
         let with_sts = |sts: &str| {
             let role = serde_json::json!({"roleArn": "arn:aws:iam::1:role/r", "stsEndpoint": sts});

@@ -15,7 +15,7 @@ begins on the first; that waits until they are calm."""
 PATIENT = ("deadline",)
 """They wait for minutes, on a wire of their own: each runs beside those that are calm."""
 CALM = ("lint", "rbac", "ways-to-ask", "examples", "identity", "auth-modes", "governance", "budgets", "governance-told", "admission",
-    "governance-audited", "monitoring", "node-cache")
+    "governance-audited", "monitoring", "node-cache", "proxy")
 """They restart neither the driver nor kubelet, the store or the API server, empty no cache and fill no disk."""
 
 

@@ -15,6 +15,20 @@ pub(super) fn unavailable(target: &Target, what: &str) -> Error {
     }
 }
 
+/// A failure of the proxy on the way to the target.
+pub(super) fn of_proxy(target: &Target, proxy: &Target, what: &str) -> Error {
+    unavailable(target, &format!("the proxy {proxy} cannot be used: {what}"))
+}
+
+/// An error of a connection to the proxy, said of the target. A refusal says itself whom it is about.
+pub(super) fn at_proxy(target: &Target, proxy: &Target, error: Error) -> Error {
+    if let Error::Unavailable { what, .. } = error {
+        of_proxy(target, proxy, &what)
+    } else {
+        error
+    }
+}
+
 pub(super) fn silent(target: &Target, wait: Duration) -> Error {
     unavailable(target, &format!("the server was silent for {wait:?}"))
 }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::wire::Wire;
-use super::{HEAD_MAX, Inner, Target, failure};
+use super::{HEAD_MAX, Inner, Target, failure, tunnel};
 use crate::gate::{Connection, Refusal, address};
 use crate::path::Escaped;
 use crate::source::Error;
@@ -101,30 +101,48 @@ fn drive(connection: &mut Option<Http>, cx: &mut Context<'_>) {
     }
 }
 
-/// Resolves the target's host and connects to the first of its addresses that is allowed and answers.
+/// Connects to the target, through the source's proxy if it has one.
 pub(super) async fn connect(inner: &Inner, target: &Target) -> Result<TcpStream, Error> {
+    let Some(proxy) = &inner.proxy else {
+        return reach(inner, target, &target.host).await;
+    };
+    // A name is the proxy's to resolve; an address is known, and the rules hold for it.
+    if let Some(address) = target.literal() {
+        address::check(&target.host, address, &inner.rules)?;
+    }
+    let mut stream = reach(inner, proxy, &target.host)
+        .await
+        .map_err(|error| failure::at_proxy(target, proxy, error))?;
+    tunnel::open(&mut stream, target, proxy, inner.connect_timeout).await?;
+    Ok(stream)
+}
+
+/// Resolves the host of `next`, which is the target or the proxy, and connects to the first of its addresses that is allowed and
+/// answers. `host` is where the bytes come from: the gate is asked for it.
+async fn reach(inner: &Inner, next: &Target, host: &str) -> Result<TcpStream, Error> {
     let mut last = None;
-    for address in resolve(inner, target)
-        .await?
-        .into_iter()
-        .take(ADDRESSES_MAX)
-    {
-        match connect_to(inner, target, address).await {
+    for address in resolve(inner, next).await?.into_iter().take(ADDRESSES_MAX) {
+        match connect_to(inner, next, host, address).await {
             Ok(stream) => return Ok(stream),
             // A refusal is kept over a failure: it names what to change.
             Err(error) if matches!(last, Some(Error::Gate(_))) => drop(error),
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| failure::unavailable(target, "the name has no address")))
+    Err(last.unwrap_or_else(|| failure::unavailable(next, "the name has no address")))
 }
 
-async fn connect_to(inner: &Inner, target: &Target, address: IpAddr) -> Result<TcpStream, Error> {
+async fn connect_to(
+    inner: &Inner,
+    next: &Target,
+    host: &str,
+    address: IpAddr,
+) -> Result<TcpStream, Error> {
     match inner.only {
-        None => address::check(&target.host, address, &inner.rules)?,
+        None => address::check(&next.host, address, &inner.rules)?,
         Some(only) if only == address => {}
         Some(only) => {
-            let host = Escaped(&target.host);
+            let host = Escaped(&next.host);
             return Err(Error::Gate(Refusal::Denied(format!(
                 "host {host} is at {address}, and this connection may only lead to {only}"
             ))));
@@ -132,30 +150,30 @@ async fn connect_to(inner: &Inner, target: &Target, address: IpAddr) -> Result<T
     }
     inner.gate.connect(&Connection {
         source: inner.source.clone(),
-        host: target.host.clone(),
+        host: host.to_owned(),
         address,
-        port: target.port,
+        port: next.port,
     })?;
-    let connecting = TcpStream::connect(SocketAddr::new(address, target.port));
+    let connecting = TcpStream::connect(SocketAddr::new(address, next.port));
     let stream = timeout(inner.connect_timeout, connecting)
         .await
-        .map_err(|_| failure::unavailable(target, "no answer to connecting"))?
-        .map_err(|error| failure::of_io(target, &error))?;
+        .map_err(|_| failure::unavailable(next, "no answer to connecting"))?
+        .map_err(|error| failure::of_io(next, &error))?;
     stream
         .set_nodelay(true)
-        .map_err(|error| failure::of_io(target, &error))?;
+        .map_err(|error| failure::of_io(next, &error))?;
     Ok(stream)
 }
 
-async fn resolve(inner: &Inner, target: &Target) -> Result<Vec<IpAddr>, Error> {
-    if let Some(address) = target
+async fn resolve(inner: &Inner, next: &Target) -> Result<Vec<IpAddr>, Error> {
+    if let Some(address) = next
         .literal()
-        .or_else(|| inner.hosts.get(&target.host).copied())
+        .or_else(|| inner.hosts.get(&next.host).copied())
     {
         return Ok(vec![address]);
     }
-    timeout(inner.connect_timeout, inner.resolver.resolve(&target.host))
+    timeout(inner.connect_timeout, inner.resolver.resolve(&next.host))
         .await
-        .map_err(|_| failure::unavailable(target, "name resolution timed out"))?
-        .map_err(|_| failure::unavailable(target, "the host's name does not resolve"))
+        .map_err(|_| failure::unavailable(next, "name resolution timed out"))?
+        .map_err(|_| failure::unavailable(next, "the host's name does not resolve"))
 }

@@ -61,19 +61,25 @@ impl Targets {
 }
 
 fn is_no_url(uri: &Uri) -> Error {
-    let host = uri.host().unwrap_or_default();
+    is_no_url_of(uri.host().unwrap_or_default())
+}
+
+fn is_no_url_of(host: &str) -> Error {
     Error::Reference(format!("{} is not a URL", Escaped(host)))
 }
 
 impl Target {
-    /// Host and port of a URL; other notations of an address become the plain one.
     fn of(uri: &Uri, scheme: &Scheme, authority: &Authority) -> Result<Self, Error> {
-        let bad = || is_no_url(uri);
-        let url = Url::parse(&format!("{scheme}://{authority}/")).map_err(|_| bad())?;
+        let url = Url::parse(&format!("{scheme}://{authority}/")).map_err(|_| is_no_url(uri))?;
+        Self::of_url(&url)
+    }
+
+    /// Host and port of a URL; other notations of an address become the plain one.
+    pub(super) fn of_url(url: &Url) -> Result<Self, Error> {
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
-            return Err(bad());
+            return Err(is_no_url_of(url.host_str().unwrap_or_default()));
         };
-        let tls = *scheme == Scheme::HTTPS;
+        let tls = url.scheme() == "https";
         let header = if port == if tls { 443 } else { 80 } {
             HeaderValue::from_str(host)
         } else {

@@ -107,11 +107,12 @@ impl Client {
     }
 
     /// The way to the service: that address and nothing else, or, where the admin names another, what the source's rules allow.
+    /// No proxy is on it: one would ask for the identity of its own instance.
     pub(super) fn transport(&self, config: &SourceConfig, gate: Arc<dyn Gate>) -> Transport {
         if self.is_own {
             Transport::to_instance(config, gate, ADDRESS, &self.endpoint.host)
         } else {
-            Transport::new(config, gate)
+            Transport::direct(config, gate)
         }
     }
 

@@ -328,6 +328,24 @@ fn a_later_list_drops_what_it_does_not_name() {
     assert_eq!(keeper.sources.get("b").unwrap_err().kind(), Kind::NotFound);
 }
 
+#[test]
+fn another_proxy_rebuilds_a_source_and_the_same_one_keeps_its_connections() {
+    let mut keeper = keeper(&[]);
+    keeper.take(Event::Init);
+    keeper.take(Event::InitDone);
+    let mut through = |proxy: Option<&str>| {
+        let spec = json!({"url": "s3://public", "proxy": proxy});
+        keeper.take(Event::Apply(parsed("a", &spec)));
+        keeper.sources.get("a").unwrap()
+    };
+    let direct = through(None);
+    let first = through(Some("http://one.example:3128"));
+    let same = through(Some("http://one.example:3128"));
+    let second = through(Some("http://two.example:3128"));
+    assert!(Arc::ptr_eq(&first, &same));
+    assert!(!Arc::ptr_eq(&direct, &first) && !Arc::ptr_eq(&first, &second));
+}
+
 /// The tokens of a pod as kubelet sends them, for these audiences.
 fn tokens(audiences: &[&str]) -> Secrets {
     let token = json!({"token": "canary", "expirationTimestamp": "2099-01-01T00:00:00Z"});

@@ -40,6 +40,7 @@ CLOUDS = {
     "azure": (AZURE, {"tenantId": "00000000-0000-0000-0000-000000000000", "clientId": "11111111-1111-1111-1111-111111111111"}),
 }
 """A URL of each cloud, and the least that says whom a service account is to be there."""
+BAD_PROXIES = ("https://proxy.example.com:3128", "http://proxy.example.com", "http://ada@proxy.example.com:3128", "http://proxy.example.com:3128/")
 COLUMNS = {
     "egresspolicies": "NAME MODE READY BUDGET USED LEFT WINDOW_END USED_MOST COST DENIED DENIED_WHY CHANGED_BY AGE",
     "sources": "NAME URL AUTH READY REASON SINCE AGE",
@@ -98,8 +99,9 @@ def _good() -> list[dict]:
     rate = dict(zip(RATES, ("500M", 1000)))
     whole = policy("good", NAME, allow=allow, budgets=budgets, rate=rate, pricePerGiB=PRICE)
     node = _source({"url": S3, "auth": {"mode": "Node", "node": {"endpoint": "http://192.0.2.1"}}})
+    proxied = (_source({"url": WEB, "proxy": f"http://{it}:3128"}) for it in ("proxy.example.com", "[2001:db8::1]"))
     volume = _object("Volume", "good", {"requestName": "pvc-1", "attributes": {"source": NAME, "path": PATH}})
-    return [whole, _source({"url": WEB}), node, *(_in_cloud(it) for it in CLOUDS), volume]
+    return [whole, _source({"url": WEB}), *proxied, node, *(_in_cloud(it) for it in CLOUDS), volume]
 
 
 def _source(spec: dict) -> dict:
@@ -161,6 +163,7 @@ def _bad_sources() -> list[Bad]:
     whom = "auth.workloadIdentity says whom a pod's service account is to be in the cloud: mode WorkloadIdentity needs it, and it belongs to no other mode"
     proof = "auth.grantPolicy, auth.grantTTLSeconds and auth.perObject belong to the modes PodSecret and WorkloadIdentity: in the others spec.consumers alone says who may read"
     url = "url must be s3://bucket[/base], gs://bucket[/base], az://account/container[/base] or https://host[/base], without user, query or fragment"
+    proxy = "proxy must be http://host:port and nothing more, also where the store is https"
     session = "aws.sessionName must be 2 to 64 letters, digits and _+=,.@-"
     pool = "gcp.audience must be the full name of the pool's provider, which begins with //iam.googleapis.com/projects/"
     mail = "gcp.serviceAccount must be a mail address such as models@project.iam.gserviceaccount.com"
@@ -183,6 +186,7 @@ def _bad_sources() -> list[Bad]:
         ("with a pool's own name", _in_cloud("gcp", audience="models"), pool),
         ("with a service account's own name", _in_cloud("gcp", serviceAccount="models"), mail),
         ("with something else for certificates", _source({"url": S3, "caBundle": "/etc/ssl/ca.pem"}), "caBundle must be PEM certificates"),
+        *((f"with the proxy {it}", _source({"url": S3, "proxy": it}), proxy) for it in BAD_PROXIES),
         ("of a url of ftp", _source({"url": "ftp://models"}), url),
         ("with a user in its url", _source({"url": "https://ada@models.example.com"}), url),
         *((f"with {field} without a scheme", manifest, f"{field} must be https://host[:port] or http://host[:port]") for field, manifest in _bad_endpoints().items()),

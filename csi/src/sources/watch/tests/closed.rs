@@ -94,6 +94,32 @@ async fn a_store_and_a_token_service_in_a_closed_range_are_refused_in_a_sentence
 }
 
 #[tokio::test]
+async fn a_proxy_in_a_closed_range_is_refused_in_a_sentence_until_the_source_names_it() {
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = proxy.local_addr().unwrap();
+    let through = |allowed: &[&str]| {
+        let spec = json!({
+            "url": "s3://b",
+            "endpoint": "https://store.example",
+            "proxy": format!("http://{address}"),
+            "allowedCIDRs": allowed,
+        });
+        known(&["127.0.0.0/8"], &spec).get("models").unwrap()
+    };
+    let limits = Limits::default();
+    let listed = through(&[]).list("", &limits).await;
+    let error = listed.map(drop).unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("is at 127.0.0.1: "), "{text}");
+    let open = through(&["127.0.0.1/32"]);
+    tokio::select! {
+        accepted = proxy.accept() => drop(accepted.unwrap()),
+        listed = open.list("", &limits) => panic!("{listed:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_store_in_a_closed_range_that_the_source_names_is_connected_to() {
     let store = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", store.local_addr().unwrap());
