@@ -92,8 +92,9 @@ fn a_stage_makes_few_system_calls() {
     ignore = "judges optimized code: run it with --release"
 )]
 fn a_direct_stage_costs_little_more_cpu_than_receiving_and_hashing() {
-    // 0.21 to 0.26 were measured, beside other work on the machine.
-    const MOST_MORE: f64 = 0.35;
+    // In hashes of the same bytes: 1.1 to 2.1 were measured, where a hash took from 0.14 to 0.29 CPU-s/GB on the same machine,
+    // as much as its neighbours left of it.
+    const MOST_MORE: f64 = 2.5;
     let stand = Stand::serving(&[("gib", GIB)]);
     let size = GIB.to_string();
     let address = stand.address().to_string();
@@ -117,7 +118,7 @@ fn a_direct_stage_costs_little_more_cpu_than_receiving_and_hashing() {
         "CPU-s/GB: stage {stage:.3} = network discard {discard:.3} + hash {hashing:.3} + {more:.3}"
     );
     assert!(
-        more <= MOST_MORE,
+        more <= MOST_MORE * hashing,
         "stage {stage:.3}, network discard {discard:.3}, hash {hashing:.3} CPU-s/GB"
     );
 }
