@@ -9,8 +9,8 @@ from pathlib import Path
 EXACT = ("sharing", "governance-outage")
 """They judge fractions of a second, or a limit that is nearly used up: no other cluster is busy meanwhile, and nobody beside them. What
 cold-start shows is exact where it is asked for alone; beside other clusters it judges bytes."""
-LONG = ("key-renewal",)
-"""They take a quarter of an hour, most of which they only wait. Of several clusters the second begins with them, before what is exact
+LONG: tuple[str, ...] = ()
+"""None at present. They take a quarter of an hour, most of which they only wait. Of several clusters the second begins with them, before what is exact
 begins on the first; that waits until they are calm."""
 PATIENT = ("deadline",)
 """They wait for minutes, on a wire of their own: each runs beside those that are calm."""
