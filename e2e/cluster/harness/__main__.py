@@ -53,7 +53,7 @@ def _on_one(args: argparse.Namespace) -> int:
     work = Work(args.names, args.claims, args.number == 1)
     cluster = Cluster()
     try:
-        world = _prepared(cluster, Measure(args.size, args.reps, args.write), args.claims)
+        world = _prepared(cluster, Measure(args.size, args.reps, args.write), is_alone=not args.claims)
         _say(f"ready after {time.monotonic() - began:.0f} s; TONNAGE_E2E_SEED={world.seed} repeats the data and the moments of this run")
         ran = _all(world, work, _at_its_end if args.claims else _one)
     except Failure as error:
@@ -87,7 +87,6 @@ def _side_by_side(args: argparse.Namespace) -> int:
 
 def _all(world: World, work: Work, run: Callable[[str, World], bool]) -> dict[str, bool]:
     """Runs all that is left to be run; which of it holds. Who waits for minutes does so beside others, where there are any."""
-    work.wait_for_calm()
     ran = {name: run(name, world) for name in work.take(EXACT)}
     beside: list[Beside] = []
     try:
@@ -103,7 +102,7 @@ def _all(world: World, work: Work, run: Callable[[str, World], bool]) -> dict[st
     return ran | {name: run(name, world) for name in work.take()}
 
 
-def _prepared(cluster: Cluster, measure: Measure, claims: Path | None) -> World:
+def _prepared(cluster: Cluster, measure: Measure, is_alone: bool) -> World:
     """Builds what is missing and starts what does not run. A cluster that was kept gets the driver of now."""
     cluster.build()
     Store.build()
@@ -117,7 +116,7 @@ def _prepared(cluster: Cluster, measure: Measure, claims: Path | None) -> World:
         # Pods that a failed scenario has left are none that an uninstall has to wait for.
         driver.uninstall("--no-hooks")
     image.load(cluster, binary)
-    return World(cluster, kube, store, driver, _seed(), measure, is_alone=not claims, claims=claims)
+    return World(cluster, kube, store, driver, _seed(), measure, is_alone=is_alone)
 
 
 def _seed() -> str:

@@ -54,6 +54,11 @@ class Kubectl:
         """All objects of a kind, or of several with commas between them: of a namespace, of none ("") or of all ("*")."""
         return [it for one in kind.split(",") for it in self._api.all(namespace, one, labelSelector=selector)]
 
+    def condition(self, namespace: str, kind: str, name: str, what: str) -> dict:
+        """A condition of an object; empty where it has none of that type yet."""
+        conditions = self.get(namespace, kind, name).get("status", {}).get("conditions", [])
+        return next((it for it in conditions if it["type"] == what), {})
+
     def patch(self, namespace: str, kind: str, name: str, change: dict) -> None:
         self("patch", *_in(namespace), kind, name, "--type=merge", "--patch", json.dumps(change))
 

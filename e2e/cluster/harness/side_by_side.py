@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .interrupt import held_back, ignore_signals
 from .paths import STATE
-from .work import EXACT, LONG, have_ended, new_claims
+from .work import EXACT, have_ended, new_claims
 
 LOOK = 0.5
 """Seconds between two looks at whether the other clusters may start."""
@@ -27,12 +27,10 @@ def run(count: int, names: Sequence[str], driver: Path, seed: str) -> int:
     shared = {"TONNAGE_BIN": str(driver), "TONNAGE_E2E_SEED": seed}
     runs: list[subprocess.Popen] = []
     try:
-        early = 2 if any(name in LONG for name in names) else 1
-        for number in range(1, count + 1):
-            if number == early + 1:
-                _wait_until_others_may(runs[0], claims, [name for name in EXACT if name in names])
-            own = {} if number == 1 else {"TONNAGE_E2E_DIR": str(STATE.parent / f"cluster-{number}")}
-            _start(runs, claims, shared | own)
+        _start(runs, claims, shared)
+        _wait_until_others_may(runs[0], claims, [name for name in EXACT if name in names])
+        for number in range(2, count + 1):
+            _start(runs, claims, {**shared, "TONNAGE_E2E_DIR": str(STATE.parent / f"cluster-{number}")})
         return sum(it.wait() != 0 for it in runs)
     finally:
         _end([it for it in runs if it.poll() is None])

@@ -33,7 +33,7 @@ class Traffic:
     def bytes_by_key(self) -> dict[str, int]:
         """Bytes of content by key."""
         sums = defaultdict(int)
-        for request in self.of_content:
+        for request in self._content:
             sums[_key(request["path"])] += request["bytes"]
         return dict(sums)
 
@@ -49,20 +49,20 @@ class Traffic:
     @property
     def began(self) -> float:
         """When the first request for content was made, by the machine's clock."""
-        return min(request["began"] for request in self.of_content)
+        return min(request["began"] for request in self._content)
 
     @property
     def last_byte(self) -> float:
         """When the last byte of content was sent."""
-        return max(request["last"] for request in self.of_content)
+        return max(request["last"] for request in self._content)
 
     def is_one_of(self, size: int) -> bool:
         """Whether content of that size was sent, and once."""
         return size <= self.content <= size * TWICE
 
     @property
-    def of_content(self) -> list[dict]:
-        """Requests that have brought content. An answer of one byte is the proof that a pod may read, and no content."""
+    def _content(self) -> list[dict]:
+        """An answer of one byte is the proof that a pod may read, and no content."""
         sent = (it for it in self.requests if it["method"] == "GET" and it["bytes"] > 1 and it["status"] in (200, 206))
         return [it for it in sent if _key(it["path"])]
 

@@ -2,16 +2,12 @@
 that is in none of these lists has a cluster to itself."""
 
 import shutil
-import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 EXACT = ("sharing", "governance-outage")
 """They judge fractions of a second, or a limit that is nearly used up: no other cluster is busy meanwhile, and nobody beside them. What
 cold-start shows is exact where it is asked for alone; beside other clusters it judges bytes."""
-LONG: tuple[str, ...] = ()
-"""None at present. They take a quarter of an hour, most of which they only wait. Of several clusters the second begins with them, before what is exact
-begins on the first; that waits until they are calm."""
 PATIENT = ("deadline",)
 """They wait for minutes, on a wire of their own: each runs beside those that are calm."""
 CALM = ("lint", "rbac", "ways-to-ask", "examples", "identity", "auth-modes", "governance", "budgets", "governance-told", "admission",
@@ -19,31 +15,16 @@ CALM = ("lint", "rbac", "ways-to-ask", "examples", "identity", "auth-modes", "go
 """They restart neither the driver nor kubelet, the store or the API server, empty no cache and fill no disk."""
 
 
-BEGINNING, LOOK = 240, 0.5
-"""Seconds that what is long may take until it is calm, and between two looks at that."""
-
-
 class Work:
     """Each name is taken once. Who shares the names has the same `claims`, a directory in which a name is taken by making one: of
-    several processes one succeeds. The first cluster alone takes what is exact or patient, and another what is long."""
+    several processes one succeeds. The first cluster alone takes what is exact or patient."""
 
     def __init__(self, names: Sequence[str], claims: Path | None = None, is_first: bool = True):
+        others = [name for name in names if name not in (*EXACT, *PATIENT)]
+        # The first cluster begins with what is calm, and the others with what is not.
+        self._names = list(names) if is_first else sorted(others, key=lambda name: name in CALM)
         self._claims = claims
-        # What is another cluster's, for which this one waits.
-        self._long = [name for name in names if name in LONG] if claims and is_first else []
-        if is_first:
-            self._names = [name for name in names if name not in self._long]
-        else:
-            # The first cluster begins with what is calm, and the others with what is not.
-            others = [name for name in names if name not in (*EXACT, *PATIENT)]
-            self._names = sorted(others, key=lambda name: (name not in LONG, name in CALM))
         self._left = set(self._names)
-
-    def wait_for_calm(self) -> None:
-        """Waits until what is long is calm, or has been too long in coming so far."""
-        until = time.monotonic() + BEGINNING
-        while self._long and time.monotonic() < until and not are_calm(self._claims, self._long):
-            time.sleep(LOOK)
 
     def has(self, among: Collection[str]) -> bool:
         """Whether this process has any of them still to take."""
@@ -70,16 +51,6 @@ class Work:
     def _end(self, name: str) -> None:
         if self._claims is not None:
             (self._claims / name / "ended").touch()
-
-
-def say_calm(claims: Path | None, name: str) -> None:
-    """What is long only waits from now on."""
-    if claims:
-        (claims / name / "calm").touch()
-
-
-def are_calm(claims: Path, names: Collection[str]) -> bool:
-    return all((claims / name / "calm").exists() or (claims / name / "ended").exists() for name in names)
 
 
 def new_claims(directory: Path) -> None:

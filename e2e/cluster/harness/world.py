@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from .cluster import Cluster
 from .install import Driver
@@ -12,7 +11,6 @@ from .measure import Measure
 from .outcome import Failure
 from .scene import Scene
 from .store import DIRECT, Store
-from .work import say_calm
 
 
 @dataclass
@@ -29,8 +27,6 @@ class World:
     """Whether the pace of the store's wire that counts is this world's, to be given back at the end."""
     is_alone: bool = True
     """Whether nothing else takes time from this scenario: none beside it, and no other cluster."""
-    claims: Path | None = None
-    """Of all clusters, where there are several (`work.py`)."""
     _scenes: list[Scene] = field(default_factory=list)
     _afterwards: list[Callable[[], object]] = field(default_factory=list)
 
@@ -41,10 +37,6 @@ class World:
     def crowded(self) -> "World":
         """The same, for those who have somebody beside them."""
         return replace(self, is_alone=False)
-
-    def calm(self, name: str) -> None:
-        """The scenario of that name only waits from now on, for long."""
-        say_calm(self.claims, name)
 
     def scene(self, name: str, endpoint: str = DIRECT, consumers: list[dict] | None = None) -> Scene:
         """Sets a scene in which all pods may read, or only `consumers`."""

@@ -14,6 +14,8 @@ import sys
 import threading
 from pathlib import Path
 
+from relay import address_of, head_of
+
 CHUNK = 64 << 10
 ESTABLISHED, NOT_ALLOWED, NO_GATEWAY = 200, 405, 502
 
@@ -27,12 +29,10 @@ class Tunnel(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         try:
-            words = self.rfile.readline().decode("latin-1").split()
-            while self.rfile.readline() not in (b"\r\n", b"\n", b""):
-                pass
             # Who only looks whether somebody listens says nothing.
-            if len(words) == 3:
-                self._answer(words[0], words[1])
+            if head := head_of(self.rfile):
+                method, host, _ = head[0].decode("latin-1").split(" ", 2)
+                self._answer(method, host)
         except OSError:
             # Whoever left has no further questions.
             pass
@@ -96,13 +96,8 @@ def _end(one: socket.socket) -> None:
         pass
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host, int(port)
-
-
 if __name__ == "__main__":
     if len(sys.argv) != 5:
         sys.exit(__doc__)
-    with Proxy(_address(sys.argv[1]), sys.argv[2], _address(sys.argv[3]), Path(sys.argv[4])) as proxy:
+    with Proxy(address_of(sys.argv[1]), sys.argv[2], address_of(sys.argv[3]), Path(sys.argv[4])) as proxy:
         proxy.serve_forever()

@@ -2,8 +2,8 @@
 
     relay.py LISTEN-ADDRESS:PORT SERVER-ADDRESS:PORT DIRECTORY
 
-One JSON line in DIRECTORY/requests.jsonl when a request begins and one when it ends; `key` is the id of the access key that signed it,
-`bytes` are those of the body that the client's socket took, `last` is when it took the last of them. DIRECTORY/rate, if it is there, holds the most bytes per second of
+One JSON line in DIRECTORY/requests.jsonl when a request begins and one when it ends; `bytes` are those of the body that the
+client's socket took, `last` is when it took the last of them. DIRECTORY/rate, if it is there, holds the most bytes per second of
 all answers together, read again for every request. Heads pass unchanged, so signatures stay valid. Runs inside the cluster's
 namespaces.
 """
@@ -65,7 +65,7 @@ class Exchange(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         try:
-            while head := _head(self.rfile):
+            while head := head_of(self.rfile):
                 if not self._pass_on(head):
                     break
         except OSError:
@@ -76,14 +76,13 @@ class Exchange(socketserver.StreamRequestHandler):
         """Passes one request on; whether the connection can take another."""
         method, target, _ = head[0].decode("latin-1").split(" ", 2)
         path, _, query = target.partition("?")
-        asked = {name: _field(head, name.encode()).decode("latin-1") for name in ("range", "authorization")}
-        number = self.server.meter.begin(method=method, path=path, query=query, range=asked["range"], key=_key_id(asked["authorization"]))
+        number = self.server.meter.begin(method=method, path=path, query=query, range=_field(head, b"range").decode("latin-1"))
         self._sent, self._last, status = 0, 0.0, 0
         try:
             with socket.create_connection(self.server.upstream) as upstream, upstream.makefile("rb") as answer:
                 upstream.sendall(b"".join(head))
                 self._copy(self.rfile, upstream.sendall, int(_field(head, b"content-length") or 0))
-                reply = _head(answer)
+                reply = head_of(answer)
                 if not reply:
                     return False
                 status = int(reply[0].split(b" ", 2)[1])
@@ -102,7 +101,7 @@ class Exchange(socketserver.StreamRequestHandler):
                 self.wfile.write(line)
                 self._send(answer, size)
                 self.wfile.write(answer.readline())
-            self.wfile.write(line + b"".join(_head(answer)))
+            self.wfile.write(line + b"".join(head_of(answer)))
             return False
         length = _field(reply, b"content-length")
         self._send(answer, int(length) if length else sys.maxsize)
@@ -138,7 +137,7 @@ class Relay(socketserver.ThreadingTCPServer):
         self.upstream, self.meter = upstream, meter
 
 
-def _head(stream) -> list[bytes]:
+def head_of(stream) -> list[bytes]:
     """The lines of a head with the empty one, or nothing at the stream's end."""
     lines = []
     while line := stream.readline():
@@ -156,13 +155,7 @@ def _field(head: list[bytes], name: bytes) -> bytes:
     return b""
 
 
-def _key_id(authorization: str) -> str:
-    """Id of the access key that has signed a request; empty where none has."""
-    _, _, credential = authorization.partition("Credential=")
-    return credential.partition("/")[0]
-
-
-def _address(text: str) -> tuple[str, int]:
+def address_of(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host, int(port)
 
@@ -170,5 +163,5 @@ def _address(text: str) -> tuple[str, int]:
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit(__doc__)
-    with Relay(_address(sys.argv[1]), _address(sys.argv[2]), Meter(Path(sys.argv[3]))) as relay:
+    with Relay(address_of(sys.argv[1]), address_of(sys.argv[2]), Meter(Path(sys.argv[3]))) as relay:
         relay.serve_forever()

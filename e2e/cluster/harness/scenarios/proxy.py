@@ -72,7 +72,7 @@ def _without_the_proxy(world: World, scene: Scene) -> None:
 
 
 def _start(world: World) -> None:
-    command = ["python3", "/var/lib/conf/connect.py", LISTENS, HOST, place(DIRECT), INSIDE / COMPONENT]
+    command = ["python3", "-B", "/var/lib/conf/connect.py", LISTENS, HOST, place(DIRECT), INSIDE / COMPONENT]
     world.cluster.start_component(COMPONENT, *command)
     host, _, port = LISTENS.rpartition(":")
     ask = f"import socket; socket.create_connection(('{host}', {port}), 2)"
@@ -91,7 +91,6 @@ def _connects() -> list[dict]:
 
 def _becomes(world: World, name: str, status: str) -> None:
     def condition() -> dict:
-        conditions = world.kube.get("", "source", name).get("status", {}).get("conditions", [])
-        return next((it for it in conditions if it["type"] == "Ready"), {})
+        return world.kube.condition("", "source", name, "Ready")
 
     until(f"source {name} is Ready or not: {status}", 90, lambda: condition().get("status") == status, condition)

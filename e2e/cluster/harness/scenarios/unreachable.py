@@ -48,8 +48,7 @@ def _inside_the_cluster(world: World, scene: Scene) -> None:
 
 def _ready(world: World) -> dict:
     """The condition; a source that was not examined yet has none."""
-    conditions = world.kube.get("", "source", INSIDE).get("status", {}).get("conditions", [])
-    return next((it for it in conditions if it["type"] == "Ready"), {"status": "", "reason": "", "message": ""})
+    return world.kube.condition("", "source", INSIDE, "Ready") or {"status": "", "reason": "", "message": ""}
 
 
 def _without_the_store(world: World, scene: Scene) -> None:

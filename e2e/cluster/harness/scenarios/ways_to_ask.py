@@ -87,8 +87,7 @@ def _shows_the_model(world: World, scene: Scene, name: str, way: str, model: Mod
 
 def _is_ready(world: World) -> None:
     def ready() -> bool:
-        conditions = world.kube.get("", "source", NAME).get("status", {}).get("conditions", [])
-        return any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)
+        return world.kube.condition("", "source", NAME, "Ready").get("status") == "True"
 
     until("the source's status says that it is ready", 60, ready, lambda: world.kube.get("", "source", NAME).get("status"))
     world.check("the source's status says that it is ready", True)

@@ -91,6 +91,5 @@ def _warned(world: World) -> None:
     world.equal("one that trusts some is not", strict["status"], "False")
 
 
-def _trust(world: World, role: str) -> dict | None:
-    status = world.kube.get("", "source", _name(role)).get("status", {})
-    return next((it for it in status.get("conditions", []) if it["type"] == "TrustNotRestricted"), None)
+def _trust(world: World, role: str) -> dict:
+    return world.kube.condition("", "source", _name(role), "TrustNotRestricted")
