@@ -89,21 +89,11 @@ impl Provisioner {
         }
     }
 
-    /// The same, for claims of namespaces that these rules of egress let load what they ask for.
+    /// The same, for claims of namespaces that these rules of egress let load what they ask for. What they refuse is audited.
     #[must_use]
-    pub fn governed_by(mut self, rulebook: Rulebook, clock: Arc<dyn Clock>) -> Self {
+    pub fn governed_by(mut self, rulebook: Rulebook, audit: Audit, clock: Arc<dyn Clock>) -> Self {
         if let Some(cluster) = &mut self.cluster {
-            cluster.egress = Some(Egress::new(rulebook, clock));
-        }
-        self
-    }
-
-    /// The same, which tells the audit log what those rules refuse. To be called after [`Self::governed_by`].
-    #[must_use]
-    pub fn audited_by(mut self, audit: Audit) -> Self {
-        if let Some(cluster) = &mut self.cluster {
-            let egress = cluster.egress.take();
-            cluster.egress = egress.map(|egress| egress.audited_by(audit));
+            cluster.egress = Some(Egress::new(rulebook, audit, clock));
         }
         self
     }

@@ -12,7 +12,7 @@ mod crowd;
 mod governing;
 #[path = "pods/granter.rs"]
 mod granter;
-#[path = "pods/paper.rs"]
+#[path = "../src/govern/audit/paper.rs"]
 mod paper;
 #[path = "pods/publishing.rs"]
 mod publishing;

@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use tonnage_csi::run::{ControllerSettings, NodeSettings};
 
 use super::place::{Place, Sources};
-use crate::config::{self, Config, DefaultEgress};
+use crate::config::{self, Config};
 use crate::exit::{Code, Failure};
 use tonnage_csi::size::Span;
 
@@ -61,16 +61,6 @@ pub(crate) struct Node {
     /// Accept, in a cluster, a cache on kubelet's file system, where a full one can make kubelet evict pods
     #[arg(long, env = "TONNAGE_FORCE_ROOT_FILESYSTEM")]
     pub(crate) force_root_filesystem: bool,
-    /// What namespaces may load, in a cluster, that no `EgressPolicy` selects [default: allow]
-    #[arg(
-        long,
-        value_name = "WHAT",
-        value_enum,
-        hide_possible_values = true,
-        env = "TONNAGE_DEFAULT_EGRESS",
-        help_heading = "Kubernetes"
-    )]
-    pub(crate) default_egress: Option<DefaultEgress>,
     #[command(flatten)]
     pub(crate) kubernetes: Kubernetes,
     #[command(flatten)]
@@ -97,16 +87,6 @@ pub(crate) struct Controller {
     /// Address of /livez, /readyz and /metrics; not set: none
     #[arg(long, value_name = "ADDRESS", env = "TONNAGE_HTTP_ADDRESS")]
     pub(crate) http_address: Option<SocketAddr>,
-    /// What claims may name, in a cluster, in namespaces that no `EgressPolicy` selects [default: allow]
-    #[arg(
-        long,
-        value_name = "WHAT",
-        value_enum,
-        hide_possible_values = true,
-        env = "TONNAGE_DEFAULT_EGRESS",
-        help_heading = "Kubernetes"
-    )]
-    pub(crate) default_egress: Option<DefaultEgress>,
     #[command(flatten)]
     pub(crate) kubernetes: Kubernetes,
     #[command(flatten)]
@@ -141,7 +121,6 @@ impl Node {
             revision_ttl,
             otlp_endpoint,
             force_root_filesystem,
-            default_egress,
             kubernetes,
             sources,
             place,
@@ -168,6 +147,7 @@ impl Node {
         }
         let time = |span: Option<Span>| span.map(|Span(time)| time);
         let sources = sources.all(config)?;
+        let default_egress = kubernetes.default_egress(file_egress);
         let kubernetes = kubernetes
             .or(file_kubernetes, file_namespace, file_cluster)
             .settings(&sources)?;
@@ -186,10 +166,7 @@ impl Node {
             hold_max: time(hold_max.or(file_hold_max)),
             otlp_endpoint: otlp_endpoint.or(file_otlp),
             force_root_filesystem: force_root_filesystem || file_force,
-            default_egress: default_egress
-                .or(file_egress)
-                .map(Into::into)
-                .unwrap_or_default(),
+            default_egress,
             driver_name: DRIVER_NAME.to_owned(),
         })
     }
@@ -202,7 +179,6 @@ impl Controller {
             endpoint,
             volumes_dir,
             http_address,
-            default_egress,
             kubernetes,
             sources,
         } = self;
@@ -216,6 +192,7 @@ impl Controller {
             namespace: file_namespace,
         } = config.controller.clone();
         let sources = sources.all(config)?;
+        let default_egress = kubernetes.default_egress(file_egress);
         let kubernetes = kubernetes
             .or(file_kubernetes, file_namespace, file_cluster)
             .settings(&sources)?;
@@ -227,10 +204,7 @@ impl Controller {
                 .or(file_volumes_dir)
                 .unwrap_or_else(|| "/var/lib/tonnage-controller".into()),
             http_address: http_address.or(file_http_address),
-            default_egress: default_egress
-                .or(file_egress)
-                .map(Into::into)
-                .unwrap_or_default(),
+            default_egress,
             driver_name: DRIVER_NAME.to_owned(),
         })
     }
@@ -267,6 +241,7 @@ mod tests {
     use tonnage_csi::egress::policy;
 
     use super::*;
+    use crate::config::DefaultEgress;
 
     #[derive(Debug, Parser)]
     struct Line {

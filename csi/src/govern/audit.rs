@@ -343,4 +343,6 @@ impl<W: Write> Writer<W> {
 }
 
 #[cfg(test)]
+pub(crate) mod paper;
+#[cfg(test)]
 mod tests;

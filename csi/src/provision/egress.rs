@@ -24,8 +24,7 @@ const OLDEST: Duration = Duration::from_mins(30);
 pub(super) struct Egress {
     rulebook: Rulebook,
     clock: Arc<dyn Clock>,
-    /// `None`: nobody is told what is refused, but who asks.
-    refusals: Option<Refusals>,
+    refusals: Refusals,
 }
 
 /// The rules at one moment, and who is told what they refuse.
@@ -33,7 +32,7 @@ pub(super) struct Egress {
 pub(super) struct Rules<'a> {
     snapshot: Snapshot,
     now_unix: i64,
-    refusals: Option<&'a Refusals>,
+    refusals: &'a Refusals,
 }
 
 /// The namespace of a claim, with its labels.
@@ -44,18 +43,12 @@ pub(super) struct Tenant<'a> {
 }
 
 impl Egress {
-    pub(super) fn new(rulebook: Rulebook, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(rulebook: Rulebook, audit: Audit, clock: Arc<dyn Clock>) -> Self {
         Self {
             rulebook,
+            refusals: Refusals::new(audit, Arc::clone(&clock)),
             clock,
-            refusals: None,
         }
-    }
-
-    /// The same, which tells the audit log what is refused.
-    pub(super) fn audited_by(mut self, audit: Audit) -> Self {
-        self.refusals = Some(Refusals::new(audit, Arc::clone(&self.clock)));
-        self
     }
 
     /// The rules now. Until they were read, and when that was long ago, nobody knows what they forbid.
@@ -71,7 +64,7 @@ impl Egress {
         Ok(Rules {
             snapshot,
             now_unix: i64::try_from(seconds).unwrap_or(i64::MAX),
-            refusals: self.refusals.as_ref(),
+            refusals: &self.refusals,
         })
     }
 }
@@ -100,9 +93,7 @@ impl Rules<'_> {
         let Some(denial) = self.find_denial(tenant, &what) else {
             return Ok(());
         };
-        if let Some(refusals) = self.refusals {
-            refusals.tell(&self.snapshot, (tenant, &what), &denial);
-        }
+        self.refusals.tell(&self.snapshot, (tenant, &what), &denial);
         Err(Refusal::Denied(denial.message))
     }
 
@@ -136,8 +127,6 @@ impl Rules<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::{Mutex, PoisonError};
     use std::time::SystemTime;
 
     use serde_json::{Value, json};
@@ -146,12 +135,18 @@ mod tests {
 
     use super::*;
     use crate::egress::policy::DefaultEgress;
+    use crate::govern::audit::paper::Paper;
 
     fn egress(default_egress: DefaultEgress) -> (Egress, Arc<ManualClock>) {
+        audited(default_egress, &Paper::default())
+    }
+
+    fn audited(default_egress: DefaultEgress, paper: &Paper) -> (Egress, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
         let seam: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
         let own: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        (Egress::new(Rulebook::new(default_egress, seam), own), clock)
+        let rulebook = Rulebook::new(default_egress, seam);
+        (Egress::new(rulebook, Audit::to(paper.clone()), own), clock)
     }
 
     fn policy(spec: &Value) -> Compiled {
@@ -161,29 +156,6 @@ mod tests {
             "metadata": {"name": "p", "uid": "u", "generation": 1},
             "spec": spec,
         }))
-    }
-
-    /// What the audit log wrote.
-    #[derive(Debug, Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<u8>>>);
-
-    impl Paper {
-        fn lines(&self) -> Vec<String> {
-            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-            text.lines().map(str::to_owned).collect()
-        }
-    }
-
-    impl Write for Paper {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            all.extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
     }
 
     /// What a claim of a namespace for a path of a source is told.
@@ -286,8 +258,7 @@ mod tests {
     #[test]
     fn a_refusal_is_a_line_with_the_claim_s_namespace_and_the_policy_that_says_it() {
         let paper = Paper::default();
-        let (egress, _) = egress(DefaultEgress::Allow);
-        let egress = egress.audited_by(Audit::to(paper.clone()));
+        let (egress, _) = audited(DefaultEgress::Allow, &paper);
         let spec =
             json!({"namespaces": {"names": ["team-a"]}, "allow": [{"prefixes": ["base/open"]}]});
         egress.rulebook.replace(vec![policy(&spec)], Duration::ZERO);
@@ -302,14 +273,13 @@ mod tests {
              \"what\":{{\"source\":\"models\",\"host\":\"s3.example.com\",\"bucket\":\"weights\",\"path\":\"base/llama\",\"hasDigest\":false}},\
              \"policies\":[{{\"name\":\"p\",\"uid\":\"u\",\"generation\":1}}],\"rule\":\"unnamed\",\"bytes\":0,\"reason\":{reason}}}"
         );
-        assert_eq!(paper.lines(), [line]);
+        assert_eq!(paper.text(), format!("{line}\n"));
     }
 
     #[test]
     fn a_refusal_is_told_once_an_hour_for_each_namespace_source_path_and_sentence() {
         let paper = Paper::default();
-        let (egress, clock) = egress(DefaultEgress::Deny);
-        let egress = egress.audited_by(Audit::to(paper.clone()));
+        let (egress, clock) = audited(DefaultEgress::Deny, &paper);
         let refuse = |namespace: &str, place: (&str, &str)| {
             egress.rulebook.prove(clock.monotonic());
             ask(&egress, namespace, place).unwrap_err();
@@ -334,8 +304,8 @@ mod tests {
         refuse("team-a", ("models", "llama"));
         drop(egress);
         let told: Vec<_> = paper
+            .text()
             .lines()
-            .iter()
             .map(|line| {
                 let line: Value = serde_json::from_str(line).unwrap();
                 let text =

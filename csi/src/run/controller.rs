@@ -110,9 +110,8 @@ async fn in_cluster(
     servers.spawn(reconcile::run(parts, serving.clone()));
     let records = Arc::new(VolumeObjects::new(client.clone()));
     let provisioner = Provisioner::in_cluster(records, sources, client, Arc::clone(clock));
-    let provisioner = provisioner.governed_by(rulebook, Arc::clone(clock));
     // A queue of its own: however many claims are refused, no line of a ledger is dropped for them.
-    Ok(provisioner.audited_by(Audit::to_log()))
+    Ok(provisioner.governed_by(rulebook, Audit::to_log(), Arc::clone(clock)))
 }
 
 /// Keeps the ledgers of byte budgets and the status of quotas, and their metrics, while this replica leads; whether it does is to be

@@ -18,6 +18,7 @@ use tonnage_cache::source::{self, Entry, Limits, Listing, Source, Version, finge
 use tonnage_csi::crd;
 use tonnage_csi::egress::compiled::Compiled;
 use tonnage_csi::egress::policy::DefaultEgress;
+use tonnage_csi::govern::audit::Audit;
 use tonnage_csi::govern::rules::Rulebook;
 use tonnage_csi::provision::Provisioner;
 use tonnage_csi::service::ControllerService;
@@ -584,7 +585,8 @@ async fn what_no_policy_lets_a_claim_s_namespace_load_is_refused_before_anything
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let rulebook = Rulebook::new(DefaultEgress::Allow, Arc::clone(&clock));
     let cluster = Cluster::with(Sources::default(), |it| {
-        it.governed_by(rulebook.clone(), Arc::clone(&clock))
+        let audit = Audit::to(std::io::sink());
+        it.governed_by(rulebook.clone(), audit, Arc::clone(&clock))
     });
     cluster.source(&json!({}));
     cluster.server.claim("team", "llama");

@@ -8,8 +8,10 @@ use clap::Args as ClapArgs;
 use clap::builder::FalseyValueParser;
 use tonnage_cache::gate::address::Cidr;
 use tonnage_cache::source::config::SourceConfig;
+use tonnage_csi::egress::policy;
 use tonnage_csi::run;
 
+use crate::config::DefaultEgress;
 use crate::exit::{Code, Failure};
 
 /// Where a pod finds the namespace of its service account.
@@ -41,9 +43,25 @@ pub(crate) struct Kubernetes {
         help_heading = "Kubernetes"
     )]
     pub(crate) cluster_cidrs: Vec<Cidr>,
+    /// What namespaces may load, in a cluster, that no `EgressPolicy` selects [default: allow]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        hide_possible_values = true,
+        env = "TONNAGE_DEFAULT_EGRESS",
+        help_heading = "Kubernetes"
+    )]
+    pub(crate) default_egress: Option<DefaultEgress>,
 }
 
 impl Kubernetes {
+    /// The flag, or else what the file says, or else the default of rules.
+    pub(super) fn default_egress(&self, file: Option<DefaultEgress>) -> policy::DefaultEgress {
+        let written = self.default_egress.or(file);
+        written.map(Into::into).unwrap_or_default()
+    }
+
     /// The flags, and what the file says where they are silent.
     pub(super) fn or(
         self,
@@ -59,6 +77,7 @@ impl Kubernetes {
             } else {
                 self.cluster_cidrs
             },
+            default_egress: self.default_egress,
         }
     }
 
@@ -96,6 +115,7 @@ impl Kubernetes {
             in_cluster: _,
             namespace,
             mut cluster_cidrs,
+            default_egress: _,
         } = self;
         cluster_cidrs.extend(api_server.and_then(range_of));
         let namespace = match namespace {
@@ -165,6 +185,7 @@ mod tests {
             in_cluster,
             namespace: namespace.map(str::to_owned),
             cluster_cidrs: Vec::new(),
+            default_egress: None,
         };
         let found = |kubernetes: Kubernetes| kubernetes.in_pod(&[], &file, None);
         let none = found(flags(false, Some("elsewhere"))).unwrap();
@@ -200,6 +221,7 @@ mod tests {
             in_cluster: true,
             namespace: Some("tonnage".to_owned()),
             cluster_cidrs: Vec::new(),
+            default_egress: None,
         };
         let sources = [SourceConfig {
             name: "models".to_owned(),

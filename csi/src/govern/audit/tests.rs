@@ -4,6 +4,7 @@ use std::io;
 
 use proptest::prelude::*;
 
+use super::paper::Paper;
 use super::*;
 use crate::egress::terms::Namespace;
 
@@ -52,25 +53,10 @@ fn read_back(entry: &Entry) -> Read {
 }
 
 /// Everything that was written, once the last clone of `audit` is gone.
-#[derive(Debug, Clone, Default)]
-struct Paper(Arc<Mutex<Vec<u8>>>);
-
-impl Paper {
-    fn lines(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        assert!(text.is_empty() || text.ends_with('\n'));
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Write for Paper {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn lines(paper: &Paper) -> Vec<String> {
+    let text = paper.text();
+    assert!(text.is_empty() || text.ends_with('\n'));
+    text.lines().map(str::to_owned).collect()
 }
 
 /// Takes nothing until it is let.
@@ -208,7 +194,7 @@ fn every_line_is_written_before_the_last_clone_is_gone() {
     drop(audit);
     other.record(&Entry::of(Event::Allow, NOW));
     drop(other);
-    let lines = paper.lines();
+    let lines = lines(&paper);
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0], line::written(&denial()));
     assert_eq!(lines[1], line::written(&Entry::of(Event::Allow, NOW)));
@@ -233,7 +219,7 @@ fn a_writer_that_does_not_keep_up_costs_lines_and_no_time_and_says_how_many() {
     assert_eq!(audit.dropped(), 5);
     drop(let_go);
     drop(audit);
-    let lines = paper.lines();
+    let lines = lines(&paper);
     assert_eq!(lines.len(), 1 + 1 + WAITING);
     assert_eq!(lines[1], line::dropped(5, NOW));
     let read: Vec<Line> = lines.iter().map(|line| read(line).unwrap()).collect();

@@ -1,9 +1,8 @@
 //! The gate with real rules, a real purse, and a controller that is played by hand.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use futures::poll;
@@ -20,6 +19,7 @@ use crate::egress::lease::{Demand as Ask, Grant, Incarnation};
 use crate::egress::ledger::objects::{spec, status};
 use crate::egress::policy::DefaultEgress;
 use crate::egress::terms::{Account, Namespace};
+use crate::govern::audit::paper::Paper;
 use crate::govern::audit::{Entry, Event, Line, read};
 use crate::govern::tabs::{Seat, Waiter, Wanted};
 use crate::inflight::WaiterId;
@@ -34,22 +34,6 @@ const ME: Incarnation = Incarnation(7);
 /// 2026-11-27T00:00:00Z.
 const NOW: u64 = 1_795_737_600;
 const LOAD: &str = "l1";
-
-/// What the audit log wrote.
-#[derive(Debug, Clone, Default)]
-struct Paper(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Paper {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 /// A node, and what the controller has left to grant to each namespace.
 struct Site {
@@ -202,7 +186,7 @@ impl Site {
         let Self { gate, paper, .. } = self;
         assert_eq!(gate.tabs().count(), 0, "a load is still open");
         drop(gate);
-        let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+        let text = paper.text();
         let entry = |line: &str| match read(line) {
             Ok(Line::Entry(read)) => read.entry,
             other => panic!("{other:?}"),

@@ -1,39 +1,20 @@
 //! What stands in the audit log of demands and answers.
 
-use std::io::Write;
-
 use serde_json::json;
 
 use super::*;
 use crate::egress::compiled::Compiled;
 use crate::egress::policy::DefaultEgress;
+use crate::govern::audit::paper::Paper;
 use crate::govern::audit::{Audit, Entry, Event, Line, read};
 use crate::govern::rules::Rulebook;
 
-/// What the audit log wrote.
-#[derive(Debug, Clone, Default)]
-struct Paper(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Paper {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Paper {
-    fn entries(&self) -> Vec<Entry> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let entry = |line: &str| match read(line) {
-            Ok(Line::Entry(read)) => read.entry,
-            other => panic!("{other:?}"),
-        };
-        text.lines().map(entry).collect()
-    }
+fn entries(paper: &Paper) -> Vec<Entry> {
+    let entry = |line: &str| match read(line) {
+        Ok(Line::Entry(read)) => read.entry,
+        other => panic!("{other:?}"),
+    };
+    paper.text().lines().map(entry).collect()
 }
 
 #[test]
@@ -71,7 +52,7 @@ fn each_demand_that_stands_in_the_object_and_each_answer_is_written_down_once() 
     assert_eq!(site.asks(), [ask("a", 2, 0, 0)]);
     drop(site);
 
-    let entries = paper.entries();
+    let entries = entries(&paper);
     let told: Vec<(Event, u64, Option<&str>)> = entries
         .iter()
         .map(|it| (it.event, it.bytes, it.reason.as_deref()))

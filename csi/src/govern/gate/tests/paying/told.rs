@@ -11,7 +11,7 @@ const MANY: usize = 4_200;
 fn told_to(namespace: &str, site: Site) -> Vec<(Event, u64)> {
     let Site { gate, paper, .. } = site;
     drop(gate);
-    let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+    let text = paper.text();
     let entries = text.lines().filter_map(|line| match read(line).unwrap() {
         Line::Entry(read) => Some(read.entry),
         Line::Dropped(_) | Line::Other => None,
